@@ -1,0 +1,55 @@
+//! The laboratory: a node on a network of its own, with its own container runtime.
+//!
+//! [`Lab`] is the usual entry: a [`Home`] directory, a [`Network`] of namespaces with no way out of
+//! the machine, a private [`Containerd`] in the node's namespace and the test images in it. The parts
+//! also work alone. Nothing here touches a runtime, a network or a cgroup that it did not make.
+//! Tested in `tests/tests/lab.rs`.
+
+pub mod cni;
+pub mod containerd;
+mod containerd_config;
+pub mod home;
+pub mod image;
+pub mod net;
+pub mod process;
+pub mod wait;
+
+pub use cni::PodNetwork;
+pub use containerd::Containerd;
+pub use home::Home;
+pub use net::{Namespace, Network};
+pub use process::Running;
+pub use wait::wait_until;
+
+use anyhow::Result;
+
+/// A node with its runtime, ready for a daemon. Fields drop in order: what uses goes before what is
+/// used.
+pub struct Lab {
+    pub containerd: Containerd,
+    pub network: Network,
+    pub home: Home,
+}
+
+impl Lab {
+    /// Brings up everything with the containerd found in PATH and the usual network.
+    pub fn up() -> Result<Lab> {
+        Lab::with(&containerd::Binary::in_path()?, 1)
+    }
+
+    /// Brings up a lab on the given containerd with `outside` hosts next to the node.
+    pub fn with(binary: &containerd::Binary, outside: usize) -> Result<Lab> {
+        let home = Home::new()?;
+        let network = Network::new(&home, outside)?;
+        let containerd =
+            Containerd::start(binary, &home, Some(&network.node), &PodNetwork::default())?;
+        for archive in image::standard()? {
+            containerd.import(&archive)?;
+        }
+        Ok(Lab {
+            containerd,
+            network,
+            home,
+        })
+    }
+}
