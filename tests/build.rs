@@ -18,12 +18,7 @@ const PAUSE_FLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--build-id=none,-n,-z,norelro",
 ];
 
-const WORKLOAD_FLAGS: &[&str] = &[
-    "-Copt-level=s",
-    "-Cpanic=abort",
-    "-Cstrip=symbols",
-    "-Ctarget-feature=+crt-static",
-];
+const WORKLOAD_FLAGS: &[&str] = &["-Copt-level=s", "-Cpanic=abort", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"];
 
 fn main() {
     compile("pause/main.rs", "pause", PAUSE_FLAGS);
@@ -31,31 +26,14 @@ fn main() {
 }
 
 fn compile(source: &str, name: &str, flags: &[&str]) {
-    let directory = Path::new(source)
-        .parent()
-        .expect("sources lie in a directory");
+    let directory = Path::new(source).parent().expect("sources lie in a directory");
     println!("cargo:rerun-if-changed={}", directory.display());
     let out = Path::new(&std::env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join(name);
     let rustc = std::env::var("RUSTC").expect("cargo sets RUSTC");
     let target = std::env::var("TARGET").expect("cargo sets TARGET");
     let mut command = Command::new(rustc);
-    command.args([
-        "--edition",
-        "2024",
-        "--crate-type",
-        "bin",
-        "--crate-name",
-        name,
-        "--target",
-    ]);
-    command
-        .arg(target)
-        .args(flags)
-        .arg("-o")
-        .arg(&out)
-        .arg(source);
-    let status = command
-        .status()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    command.args(["--edition", "2024", "--crate-type", "bin", "--crate-name", name, "--target"]);
+    command.arg(target).args(flags).arg("-o").arg(&out).arg(source);
+    let status = command.status().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(status.success(), "{command:?} failed: {status}");
 }

@@ -1,14 +1,12 @@
 //! The lab itself: what the tests of the daemon stand on must stand.
 
 use anyhow::{Context, Result};
-use longshore_tests::lab::{
-    Containerd, Home, Lab, Network, PodNetwork, containerd, image, wait_until,
-};
+use longshore_tests::lab::{Containerd, Home, Lab, Network, PodNetwork, containerd, image, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,10 +17,7 @@ fn a_private_containerd_comes_up_with_the_test_images() -> Result<()> {
     let lab = Lab::up()?;
     let images = lab.containerd.ctr(&["images", "ls", "--quiet"])?;
     for name in [image::PAUSE, image::BUSYBOX, image::DEMO, image::WORKLOAD] {
-        assert!(
-            images.lines().any(|line| line == name),
-            "{name} is not among {images}"
-        );
+        assert!(images.lines().any(|line| line == name), "{name} is not among {images}");
     }
     Ok(())
 }
@@ -30,103 +25,42 @@ fn a_private_containerd_comes_up_with_the_test_images() -> Result<()> {
 #[test]
 fn containers_of_the_images_run_and_survive_a_kill_of_their_containerd() -> Result<()> {
     let mut lab = Lab::up()?;
-    let cgroup = lab.home.cgroup() + "/sleeper";
-    let run = [
-        "run",
-        "--cgroup",
-        &cgroup,
-        "--detach",
-        image::WORKLOAD,
-        "sleeper",
-        "/bin/workload",
-        "sleep",
-    ];
-    lab.containerd.ctr(&run)?;
+    let program = ["/bin/workload", "sleep"];
+    lab.containerd.run(&["--detach"], image::WORKLOAD, "sleeper", &program)?;
     let sleeper = task(&lab.containerd, "sleeper")?;
     lab.containerd.kill_nine();
     lab.containerd.launch()?;
     assert_eq!(task(&lab.containerd, "sleeper")?, sleeper);
     assert!(sleeper.contains("RUNNING"), "{sleeper}");
-    let cgroup = lab.home.cgroup() + "/sum";
-    let run = [
-        "run",
-        "--rm",
-        "--cgroup",
-        &cgroup,
-        image::WORKLOAD,
-        "sum",
-        "/bin/workload",
-        "factorial",
-        "25",
-    ];
-    assert_eq!(
-        lab.containerd.ctr(&run)?.trim(),
-        "15511210043330985984000000"
-    );
-    let cgroup = lab.home.cgroup() + "/shell";
-    let run = [
-        "run",
-        "--rm",
-        "--cgroup",
-        &cgroup,
-        image::BUSYBOX,
-        "shell",
-        "sh",
-        "-c",
-        "echo $((6*7))",
-    ];
-    assert_eq!(lab.containerd.ctr(&run)?.trim(), "42");
+    let program = ["/bin/workload", "factorial", "25"];
+    let sum = lab.containerd.run(&["--rm"], image::WORKLOAD, "sum", &program)?;
+    assert_eq!(sum.trim(), "15511210043330985984000000");
+    let shell = ["sh", "-c", "echo $((6*7))"];
+    assert_eq!(lab.containerd.run(&["--rm"], image::BUSYBOX, "shell", &shell)?.trim(), "42");
     Ok(())
 }
 
 /// `ctr task ls` for one task: name, pid and state.
 fn task(containerd: &Containerd, name: &str) -> Result<String> {
     let tasks = containerd.ctr(&["task", "ls"])?;
-    let line = tasks
-        .lines()
-        .find(|line| line.split_whitespace().next() == Some(name));
-    Ok(line
-        .with_context(|| format!("no task {name} in {tasks}"))?
-        .to_owned())
+    let line = tasks.lines().find(|line| line.split_whitespace().next() == Some(name));
+    Ok(line.with_context(|| format!("no task {name} in {tasks}"))?.to_owned())
 }
 
 #[test]
 fn pause_reaps_orphans_and_leaves_on_term() -> Result<()> {
     let lab = Lab::up()?;
-    let cgroup = lab.home.cgroup() + "/pause";
     // As in a pod with a shared PID namespace: an orphan of another program becomes pause's child.
-    let run = [
-        "run",
-        "--cgroup",
-        &cgroup,
-        "--detach",
-        "--mount",
-        BUSYBOX_MOUNT,
-        image::PAUSE,
-        "hold",
-    ];
-    lab.containerd.ctr(&run)?;
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "orphan",
-        "hold",
-        "/bin/busybox",
-        "sh",
-        "-c",
-    ];
+    let options = ["--detach", "--mount", BUSYBOX_MOUNT];
+    lab.containerd.run(&options, image::PAUSE, "hold", &[])?;
+    let exec = ["task", "exec", "--exec-id", "orphan", "hold", "/bin/busybox", "sh", "-c"];
     let orphan = "/bin/busybox sh -c '/bin/busybox sleep 0.05 & exec /bin/busybox true'";
     lab.containerd.ctr(&[&exec[..], &[orphan]].concat())?;
     let line = task(&lab.containerd, "hold")?;
     let pid: i32 = line.split_whitespace().nth(1).context("no pid")?.parse()?;
-    wait_until("pause has no children, living or dead", SOON, || {
-        children(pid).is_empty()
-    })?;
+    wait_until("pause has no children, living or dead", SOON, || children(pid).is_empty())?;
     kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-    wait_until("pause has left", SOON, || {
-        task(&lab.containerd, "hold").is_ok_and(|line| line.contains("STOPPED"))
-    })
+    wait_until("pause has left", SOON, || task(&lab.containerd, "hold").is_ok_and(|line| line.contains("STOPPED")))
 }
 
 const BUSYBOX_MOUNT: &str = "type=bind,src=/bin/busybox,dst=/bin/busybox,options=rbind:ro";
@@ -141,26 +75,14 @@ fn outside_hosts_reach_the_node_and_nobody_else() -> Result<()> {
     let network = Network::new(&home, 2)?;
     for outside in &network.outside {
         for node in ["192.0.2.10", "2001:db8::10"] {
-            outside
-                .namespace
-                .run(&["busybox", "ping", "-c", "1", "-W", "5", node])?;
+            outside.namespace.run(&["busybox", "ping", "-c", "1", "-W", "5", node])?;
         }
         let routes = outside.namespace.run(&["ip", "route", "show", "default"])?;
         assert_eq!(routes, "", "an outside host has a way out");
     }
-    let links = network
-        .node
-        .enter(|| fs::read_to_string("/proc/net/dev"))??;
-    let links: Vec<&str> = links
-        .lines()
-        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
-        .collect();
-    assert!(
-        links
-            .iter()
-            .all(|link| ["lo", "eth0"].contains(link) || link.ends_with("tnl0")),
-        "{links:?}"
-    );
+    let links = network.node.run(&["ip", "-brief", "link", "show", "up"])?;
+    let links: Vec<&str> = links.lines().filter_map(|line| line.split(['@', ' ']).next()).collect();
+    assert_eq!(links, ["lo", "eth0"], "the node's network is the lab's alone");
     Ok(())
 }
 
@@ -171,15 +93,8 @@ const VICTIM: &str = "a_lab_to_be_killed";
 #[ignore = "runs as a child of killed_runs_are_swept_away"]
 fn a_lab_to_be_killed() -> Result<()> {
     let lab = Lab::up()?;
-    let run = [
-        "run",
-        "--detach",
-        image::WORKLOAD,
-        "left",
-        "/bin/workload",
-        "sleep",
-    ];
-    lab.containerd.ctr(&run)?;
+    let program = ["/bin/workload", "sleep"];
+    lab.containerd.run(&["--detach"], image::WORKLOAD, "left", &program)?;
     println!("home {}", lab.home.base().display());
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
@@ -193,11 +108,7 @@ fn killed_runs_are_swept_away() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let mut lines = BufReader::new(victim.stdout.take().context("piped")?).lines();
-    let base = lines.find_map(|line| {
-        line.ok()?
-            .split_once("home ")
-            .map(|(_, base)| base.to_owned())
-    });
+    let base = lines.find_map(|line| line.ok()?.split_once("home ").map(|(_, base)| base.to_owned()));
     let base = base.context("the victim did not get as far as its home")?;
     victim.kill()?;
     victim.wait()?;
@@ -207,22 +118,22 @@ fn killed_runs_are_swept_away() -> Result<()> {
     assert!(!Path::new(&base).exists());
     let mentions = |text: String| text.contains(&format!("longshore-lab/{id}"));
     assert!(!mentions(fs::read_to_string("/proc/self/mountinfo")?));
-    for process in fs::read_dir("/proc")?.flatten() {
-        assert!(!mentions(
-            fs::read_to_string(process.path().join("cmdline")).unwrap_or_default()
-        ));
-        assert!(!mentions(
-            fs::read_to_string(process.path().join("cgroup")).unwrap_or_default()
-        ));
+    for process in living_processes()? {
+        let about = |file: &str| fs::read_to_string(process.join(file)).unwrap_or_default();
+        assert!(!mentions(about("cmdline")) && !mentions(about("cgroup")), "{}", about("status"));
     }
     let namespaces = fs::read_dir("/run/netns")?.flatten();
     let prefix = format!("longshore-lab-{id}-");
-    assert!(
-        !namespaces
-            .into_iter()
-            .any(|ns| ns.file_name().to_string_lossy().starts_with(&prefix))
-    );
+    assert!(!namespaces.into_iter().any(|ns| ns.file_name().to_string_lossy().starts_with(&prefix)));
     Ok(())
+}
+
+/// `/proc/<pid>` of all processes but the dead that wait to be reaped.
+fn living_processes() -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+    let state = |path: &Path| fs::read_to_string(path.join("status")).unwrap_or_default();
+    let alive = |path: &PathBuf| state(path).lines().any(|line| line.starts_with("State:") && !line.contains('Z'));
+    Ok(entries.filter(alive).collect())
 }
 
 #[test]
@@ -230,8 +141,7 @@ fn a_machine_without_ipv6_pods_is_served_too() -> Result<()> {
     let home = Home::new()?;
     let network = Network::new(&home, 1)?;
     let binary = containerd::Binary::in_path()?;
-    let containerd =
-        Containerd::start(&binary, &home, Some(&network.node), &PodNetwork::v4_only())?;
+    let containerd = Containerd::start(&binary, &home, Some(&network.node), &PodNetwork::v4_only())?;
     assert!(containerd.ctr(&["version"])?.contains("Server"));
     Ok(())
 }

@@ -36,10 +36,7 @@ impl Default for PodNetwork {
 impl PodNetwork {
     /// IPv4 alone: quicker pods, because nobody waits for duplicate address detection.
     pub fn v4_only() -> PodNetwork {
-        PodNetwork {
-            v6: None,
-            ..PodNetwork::default()
-        }
+        PodNetwork { v6: None, ..PodNetwork::default() }
     }
 
     /// Writes the configuration list and returns the directory it is in.
@@ -47,19 +44,14 @@ impl PodNetwork {
         let directory = home.directory("cni/net.d")?;
         let path = directory.join("10-longshore-lab.conflist");
         let list = self.list(&name(home.id()), &home.directory("cni/addresses")?);
-        fs::write(&path, format!("{list:#}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, format!("{list:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(directory)
     }
 
     fn list(&self, name: &str, addresses: &Path) -> Value {
         let families = [(&self.v4, "0.0.0.0/0"), (&self.v6, "::/0")];
-        let families = families
-            .iter()
-            .filter_map(|(cidr, all)| Some((cidr.as_ref()?, all)));
-        let (ranges, routes): (Vec<_>, Vec<_>) = families
-            .map(|(cidr, all)| (json!([{ "subnet": cidr }]), json!({ "dst": all })))
-            .unzip();
+        let families = families.iter().filter_map(|(cidr, all)| Some((cidr.as_ref()?, all)));
+        let (ranges, routes): (Vec<_>, Vec<_>) = families.map(|(cidr, all)| (json!([{ "subnet": cidr }]), json!({ "dst": all }))).unzip();
         json!({
             "cniVersion": "1.0.0",
             "name": name,
@@ -86,13 +78,8 @@ impl PodNetwork {
 
 /// The directory with the plugins.
 pub fn plugins() -> Result<PathBuf> {
-    let found = PLUGINS
-        .iter()
-        .map(Path::new)
-        .find(|directory| directory.join("bridge").exists());
-    found.map(Path::to_owned).context(
-        "no CNI plugins in /opt/cni/bin or /usr/lib/cni: install the package containernetworking-plugins",
-    )
+    let found = PLUGINS.iter().map(Path::new).find(|directory| directory.join("bridge").exists());
+    found.map(Path::to_owned).context("no CNI plugins in /opt/cni/bin or /usr/lib/cni: install the package containernetworking-plugins")
 }
 
 fn name(id: &str) -> String {

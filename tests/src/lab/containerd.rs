@@ -36,9 +36,7 @@ impl Binary {
     /// The machine's own.
     pub fn in_path() -> Result<Binary> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&paths)
-            .map(|dir| dir.join("containerd"))
-            .find(|path| path.exists());
+        let found = std::env::split_paths(&paths).map(|dir| dir.join("containerd")).find(|path| path.exists());
         Binary::at(&found.context("no containerd in PATH: install the package containerd")?)
     }
 
@@ -48,11 +46,7 @@ impl Binary {
         command.arg("--version");
         let said = output(command)?;
         let (major, minor) = version(&said).with_context(|| format!("no version in {said:?}"))?;
-        Ok(Binary {
-            path: path.to_owned(),
-            major,
-            minor,
-        })
+        Ok(Binary { path: path.to_owned(), major, minor })
     }
 
     /// Major and minor version.
@@ -65,9 +59,7 @@ impl Binary {
     fn command(&self, program: &str) -> Command {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let rest = std::env::var_os("PATH").unwrap_or_default();
-        let paths = [directory.to_owned()]
-            .into_iter()
-            .chain(std::env::split_paths(&rest));
+        let paths = [directory.to_owned()].into_iter().chain(std::env::split_paths(&rest));
         let mut command = Command::new(directory.join(program));
         command.env("PATH", std::env::join_paths(paths).expect("came from PATH"));
         command
@@ -76,11 +68,7 @@ impl Binary {
 
 /// `containerd github.com/containerd/containerd 1.6.20~ds1 …` has the version in its third word.
 fn version(said: &str) -> Option<(u32, u32)> {
-    let mut numbers = said
-        .split_whitespace()
-        .nth(2)?
-        .trim_start_matches('v')
-        .split('.');
+    let mut numbers = said.split_whitespace().nth(2)?.trim_start_matches('v').split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -97,22 +85,13 @@ pub struct Containerd {
 impl Containerd {
     /// Starts one in the lab `home`, in `namespace` (the machine's own network when `None`), and
     /// waits until its CRI service answers.
-    pub fn start(
-        binary: &Binary,
-        home: &Home,
-        namespace: Option<&Namespace>,
-        network: &PodNetwork,
-    ) -> Result<Containerd> {
+    pub fn start(binary: &Binary, home: &Home, namespace: Option<&Namespace>, network: &PodNetwork) -> Result<Containerd> {
         let base = home.directory("containerd")?;
         let registries = home.directory("registries")?;
         let settings = Settings {
             base: &base,
             pause_image: PAUSE,
-            snapshotter: if overlayfs_works(&base)? {
-                "overlayfs"
-            } else {
-                "native"
-            },
+            snapshotter: if overlayfs_works(&base)? { "overlayfs" } else { "native" },
             cni_plugins: &cni::plugins()?,
             cni_configuration: &network.write(home)?,
             registries: &registries,
@@ -156,30 +135,31 @@ impl Containerd {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        self.running
-            .as_ref()
-            .map_or_else(String::new, Running::output)
+        self.running.as_ref().map_or_else(String::new, Running::output)
     }
 
     /// Runs `ctr` against it, in the namespace of CRI.
     pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.binary.command("ctr");
-        command
-            .arg("--address")
-            .arg(self.socket())
-            .args(["--namespace", NAMESPACE])
-            .args(arguments);
+        command.arg("--address").arg(self.socket()).args(["--namespace", NAMESPACE]).args(arguments);
         output(command)
+    }
+
+    /// Runs a container without CRI: `ctr run OPTIONS IMAGE NAME ARGUMENTS`, in a cgroup of the lab
+    /// and with runc's own records in the lab's directory, where equal names cannot meet.
+    pub fn run(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) -> Result<String> {
+        let records = self.base.join("runc").display().to_string();
+        let cgroup = format!("{}/{name}", self.cgroup);
+        let places = ["run", "--runc-root", &records, "--cgroup", &cgroup];
+        self.ctr(&[&places[..], options, &[image, name], arguments].concat())
     }
 
     /// Makes an image known to it.
     pub fn import(&self, archive: &Archive) -> Result<()> {
         let path = self.base.join("import.tar");
-        fs::write(&path, archive.to_tar())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, archive.to_tar()).with_context(|| format!("cannot write {}", path.display()))?;
         let file = path.display().to_string();
-        self.ctr(&["images", "import", &file])
-            .with_context(|| format!("cannot import {}", archive.name))?;
+        self.ctr(&["images", "import", &file]).with_context(|| format!("cannot import {}", archive.name))?;
         fs::remove_file(&path).ok();
         Ok(())
     }
@@ -192,21 +172,14 @@ impl Containerd {
         command.arg("--config").arg(self.base.join("config.toml"));
         let namespace = self.namespace.as_deref().map(Namespace::open).transpose()?;
         let log = self.base.join("containerd.log");
-        self.running = Some(Running::start(
-            command,
-            &log,
-            namespace.as_ref(),
-            &self.cgroup,
-        )?);
+        self.running = Some(Running::start(command, &log, namespace.as_ref(), &self.cgroup)?);
         wait_for("containerd answers", START_LIMIT, || self.cri_is_up())
             .with_context(|| format!("containerd does not start; it logged:\n{}", self.log()))
     }
 
     /// TERM; pods go on running.
     pub fn stop(&mut self) -> Result<()> {
-        self.running
-            .take()
-            .map_or(Ok(()), |mut running| running.stop(STOP_LIMIT).map(|_| ()))
+        self.running.take().map_or(Ok(()), |mut running| running.stop(STOP_LIMIT).map(|_| ()))
     }
 
     /// `kill -9`; pods go on running.
@@ -222,9 +195,7 @@ impl Containerd {
             return Ok(None);
         }
         let plugins = self.ctr(&["plugins", "ls"])?;
-        let cri = plugins
-            .lines()
-            .find(|line| line.split_whitespace().nth(1) == Some("cri"));
+        let cri = plugins.lines().find(|line| line.split_whitespace().nth(1) == Some("cri"));
         match cri.context("it has no CRI plugin")? {
             line if line.trim_end().ends_with("ok") => Ok(Some(())),
             line => bail!("its CRI plugin is not ok: {line}"),
@@ -234,33 +205,15 @@ impl Containerd {
 
 /// Tries an overlay mount where the snapshots will be.
 fn overlayfs_works(base: &Path) -> Result<bool> {
-    let probe = tempfile::Builder::new()
-        .prefix("overlay-probe")
-        .tempdir_in(base)?;
+    let probe = tempfile::Builder::new().prefix("overlay-probe").tempdir_in(base)?;
     let part = |name: &str| -> Result<PathBuf> {
         let path = probe.path().join(name);
         fs::create_dir(&path)?;
         Ok(path)
     };
-    let (lower, upper, work, merged) = (
-        part("lower")?,
-        part("upper")?,
-        part("work")?,
-        part("merged")?,
-    );
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
-        upper.display(),
-        work.display()
-    );
-    let mounted = mount(
-        Some("overlay"),
-        &merged,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    );
+    let (lower, upper, work, merged) = (part("lower")?, part("upper")?, part("work")?, part("merged")?);
+    let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let mounted = mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
     if mounted.is_ok() {
         umount(&merged).context("cannot unmount the overlay probe")?;
     }
@@ -268,8 +221,7 @@ fn overlayfs_works(base: &Path) -> Result<bool> {
 }
 
 fn has_capability(number: u32) -> Result<bool> {
-    let status =
-        fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = u64::from_str_radix(effective.context("no CapEff in status")?.trim(), 16)?;
     Ok(effective >> number & 1 == 1)

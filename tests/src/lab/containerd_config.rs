@@ -39,13 +39,9 @@ path = "{base}/opt"
 
 /// For containerd 1.x.
 pub(super) fn format_2(settings: &Settings<'_>) -> String {
-    let Settings {
-        pause_image,
-        snapshotter,
-        restrict_oom_score,
-        ..
-    } = settings;
+    let Settings { pause_image, snapshotter, restrict_oom_score, .. } = settings;
     let preamble = preamble(2, settings);
+    let base = settings.base.display();
     let cni_plugins = settings.cni_plugins.display();
     let cni_configuration = settings.cni_configuration.display();
     let registries = settings.registries.display();
@@ -75,19 +71,16 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
+Root = "{base}/runc"
 "#
     )
 }
 
 /// For containerd 2.x; 2.1 renamed the plugins' directory to a list.
 pub(super) fn format_3(settings: &Settings<'_>, minor: u32) -> String {
-    let Settings {
-        pause_image,
-        snapshotter,
-        restrict_oom_score,
-        ..
-    } = settings;
+    let Settings { pause_image, snapshotter, restrict_oom_score, .. } = settings;
     let preamble = preamble(3, settings);
+    let base = settings.base.display();
     let directory = settings.cni_plugins.display();
     let cni_plugins = match minor {
         0 => format!("bin_dir = \"{directory}\""),
@@ -130,6 +123,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 SystemdCgroup = false
+Root = "{base}/runc"
 "#
     )
 }

@@ -35,11 +35,7 @@ impl Home {
     pub fn new() -> Result<Home> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep()?;
-        let id = format!(
-            "{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         Home::named(&id)
     }
 
@@ -49,19 +45,11 @@ impl Home {
         // Between making the directory and locking it, a sweep would take it for a dead run's.
         let census = census()?;
         fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
-        let owner = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(base.join(OWNER));
+        let owner = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(base.join(OWNER));
         let owner = lock(owner.with_context(|| format!("cannot own {}", base.display()))?)?;
         let owner = owner.with_context(|| format!("lab {id} is in use by another process"))?;
         drop(census);
-        let home = Home {
-            id: id.to_owned(),
-            base,
-            _owner: owner,
-        };
+        let home = Home { id: id.to_owned(), base, _owner: owner };
         // The daemon's volumes and the runtime's mounts must see each other, so mounts made beneath
         // have to propagate: a kubelet's root directory is shared on a real node too.
         process::shared_mount(&home.base)?;
@@ -101,10 +89,7 @@ impl Drop for Home {
 /// Removes what runs left behind that died before they could clean up. Labs in use stay.
 pub fn sweep() -> Result<()> {
     let _census = census()?;
-    for entry in fs::read_dir(LABS)
-        .context("cannot list the labs")?
-        .flatten()
-    {
+    for entry in fs::read_dir(LABS).context("cannot list the labs")?.flatten() {
         let base = entry.path();
         match File::open(base.join(OWNER)) {
             Ok(owner) => {
@@ -125,9 +110,7 @@ fn census() -> Result<Flock<File>> {
     fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
     let path = Path::new(LABS).join("census");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| error)
-        .with_context(|| format!("cannot lock {}", path.display()))
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// The lock on an owner file; `None` where a living process holds it.

@@ -41,15 +41,10 @@ impl Lab {
     pub fn with(binary: &containerd::Binary, outside: usize) -> Result<Lab> {
         let home = Home::new()?;
         let network = Network::new(&home, outside)?;
-        let containerd =
-            Containerd::start(binary, &home, Some(&network.node), &PodNetwork::default())?;
+        let containerd = Containerd::start(binary, &home, Some(&network.node), &PodNetwork::default())?;
         for archive in image::standard()? {
             containerd.import(&archive)?;
         }
-        Ok(Lab {
-            containerd,
-            network,
-            home,
-        })
+        Ok(Lab { containerd, network, home })
     }
 }

@@ -39,13 +39,8 @@ impl Namespace {
         let name = format!("{PREFIX}-{}-{role}", home.id());
         ip(&["netns", "add", &name])?;
         let path = Path::new(NAMESPACES).join(&name);
-        let handle =
-            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let namespace = Namespace {
-            name,
-            handle,
-            owned: true,
-        };
+        let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let namespace = Namespace { name, handle, owned: true };
         namespace.ip("link set lo up")?;
         Ok(namespace)
     }
@@ -53,16 +48,8 @@ impl Namespace {
     /// One that exists already and outlives this value.
     pub fn open(path: &Path) -> Result<Namespace> {
         let handle = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        Ok(Namespace {
-            name,
-            handle,
-            owned: false,
-        })
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Namespace { name, handle, owned: false })
     }
 
     pub fn name(&self) -> &str {
@@ -84,10 +71,7 @@ impl Namespace {
     /// Makes an existing command run in the namespace. Only the network changes: /sys and the
     /// cgroups stay as they are, unlike with `ip netns exec`.
     pub fn adopt(&self, command: &mut Command) {
-        let handle = self
-            .handle
-            .try_clone()
-            .expect("descriptors can be duplicated");
+        let handle = self.handle.try_clone().expect("descriptors can be duplicated");
         // SAFETY: the closure makes one system call and allocates nothing.
         unsafe {
             command.pre_exec(move || Ok(setns(handle.as_fd(), CloneFlags::CLONE_NEWNET)?));
@@ -120,25 +104,13 @@ impl Namespace {
     /// `ip` commands for the namespace, one per line.
     pub fn ip(&self, commands: &str) -> Result<()> {
         let mut command = Command::new("ip");
-        command
-            .args(["-n", &self.name, "-batch", "-"])
-            .stdin(Stdio::piped());
+        command.args(["-n", &self.name, "-batch", "-"]).stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .context("cannot run ip: install the package iproute2")?;
-        child
-            .stdin
-            .take()
-            .expect("piped above")
-            .write_all(commands.as_bytes())?;
+        let mut child = command.spawn().context("cannot run ip: install the package iproute2")?;
+        child.stdin.take().expect("piped above").write_all(commands.as_bytes())?;
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!(
-                "ip in {}: {commands}: {}",
-                self.name,
-                String::from_utf8_lossy(&output.stderr)
-            );
+            bail!("ip in {}: {commands}: {}", self.name, String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
     }
@@ -146,8 +118,7 @@ impl Namespace {
     /// Sets a sysctl in the namespace (dots or slashes between the parts).
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        self.enter(|| fs::write(&path, value))?
-            .with_context(|| format!("cannot set {name} to {value}"))
+        self.enter(|| fs::write(&path, value))?.with_context(|| format!("cannot set {name} to {value}"))
     }
 }
 
@@ -180,9 +151,7 @@ impl Network {
         switch.ip("link add name lan type bridge forward_delay 0\nlink set lan up")?;
         // Frames between hosts must not meet the switch's own connection tracking.
         for family in ["iptables", "ip6tables"] {
-            switch
-                .sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "0")
-                .ok();
+            switch.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "0").ok();
         }
         let node = Namespace::create(home, "node")?;
         attach(&switch, &node, "node", NODE_V4, NODE_V6)?;
@@ -194,11 +163,7 @@ impl Network {
         ] {
             node.sysctl(sysctl, value)?;
         }
-        let mut network = Network {
-            node,
-            outside: Vec::new(),
-            switch,
-        };
+        let mut network = Network { node, outside: Vec::new(), switch };
         for _ in 0..outside {
             network.add_outside(home)?;
         }
@@ -208,18 +173,13 @@ impl Network {
     /// Adds a host to the network and returns its index.
     pub fn add_outside(&mut self, home: &Home) -> Result<usize> {
         let index = self.outside.len();
-        let last =
-            u8::try_from(if index == 0 { 1 } else { 20 + index }).context("too many hosts")?;
+        let last = u8::try_from(if index == 0 { 1 } else { 20 + index }).context("too many hosts")?;
         let v4 = Ipv4Addr::new(192, 0, 2, last);
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into());
         let namespace = Namespace::create(home, &format!("out{index}"))?;
         attach(&self.switch, &namespace, &format!("out{index}"), v4, v6)?;
         for cidr in SERVICE_CIDRS.iter().chain(&CLUSTER_CIDRS) {
-            let via: IpAddr = if cidr.contains(':') {
-                NODE_V6.into()
-            } else {
-                NODE_V4.into()
-            };
+            let via: IpAddr = if cidr.contains(':') { NODE_V6.into() } else { NODE_V4.into() };
             namespace.ip(&format!("route add {cidr} via {via}"))?;
         }
         if index == 0 {
@@ -232,31 +192,16 @@ impl Network {
 }
 
 /// Plugs a host into the switch. Addresses skip duplicate detection, which would delay them.
-fn attach(
-    switch: &Namespace,
-    host: &Namespace,
-    port: &str,
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
-) -> Result<()> {
-    switch.ip(&format!(
-        "link add {port} type veth peer name eth0 netns {}\nlink set {port} master lan up",
-        host.name()
-    ))?;
-    host.ip(&format!(
-        "link set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad"
-    ))
+fn attach(switch: &Namespace, host: &Namespace, port: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    switch.ip(&format!("link add {port} type veth peer name eth0 netns {}\nlink set {port} master lan up", host.name()))?;
+    host.ip(&format!("link set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad"))
 }
 
 /// Removes the namespaces that carry a lab's id.
 pub fn remove_namespaces(id: &str) -> Result<()> {
     let prefix = format!("{PREFIX}-{id}-");
     for entry in fs::read_dir(NAMESPACES).into_iter().flatten().flatten() {
-        if let Some(name) = entry
-            .file_name()
-            .to_str()
-            .filter(|name| name.starts_with(&prefix))
-        {
+        if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(&prefix)) {
             ip(&["netns", "del", name])?;
         }
     }
@@ -271,12 +216,9 @@ fn ip(arguments: &[&str]) -> Result<()> {
 
 /// Runs a command to its end; what it printed, or an error with its complaints.
 pub fn output(mut command: Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned()
-            + &String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         bail!("{command:?}: {}: {}", output.status, said.trim_end());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -29,29 +29,16 @@ pub struct Running {
 impl Running {
     /// Starts `command` with its output appended to `log`, in the network namespace and in the cgroup
     /// given (a path from the root of the hierarchies; made when absent).
-    pub fn start(
-        mut command: Command,
-        log: &Path,
-        namespace: Option<&Namespace>,
-        cgroup: &str,
-    ) -> Result<Running> {
+    pub fn start(mut command: Command, log: &Path, namespace: Option<&Namespace>, cgroup: &str) -> Result<Running> {
         let output = fs::OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("cannot open {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         join_cgroup(&mut command, cgroup)?;
         if let Some(namespace) = namespace {
             namespace.adopt(&mut command);
         }
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Running {
-            child,
-            log: log.to_owned(),
-        })
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Running { child, log: log.to_owned() })
     }
 
     pub fn pid(&self) -> i32 {
@@ -69,8 +56,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.pid()), signal)
-            .with_context(|| format!("cannot signal {}", self.pid()))
+        kill(Pid::from_raw(self.pid()), signal).with_context(|| format!("cannot signal {}", self.pid()))
     }
 
     /// Asks with TERM; an error when it has not left within `limit` (it is killed then).
@@ -78,9 +64,7 @@ impl Running {
         if self.ended().is_none() {
             self.signal(Signal::SIGTERM)?;
         }
-        let left = wait_until("the process leaves on TERM", limit, || {
-            self.ended().is_some()
-        });
+        let left = wait_until("the process leaves on TERM", limit, || self.ended().is_some());
         if left.is_err() {
             self.kill_nine();
         }
@@ -105,13 +89,9 @@ impl Drop for Running {
 fn join_cgroup(command: &mut Command, cgroup: &str) -> Result<()> {
     let root = bookkeeping_root().context("no pids cgroup and no cgroup2 is mounted")?;
     let directory = root.join(cgroup.trim_start_matches('/'));
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let procs = directory.join("cgroup.procs");
-    let procs = fs::OpenOptions::new()
-        .write(true)
-        .open(&procs)
-        .with_context(|| format!("cannot open {}", procs.display()))?;
+    let procs = fs::OpenOptions::new().write(true).open(&procs).with_context(|| format!("cannot open {}", procs.display()))?;
     // SAFETY: the closure makes one system call and allocates nothing.
     unsafe {
         command.pre_exec(move || enter_through(&procs));
@@ -130,28 +110,17 @@ fn enter_through(procs: &File) -> std::io::Result<()> {
 /// The hierarchy in which the lab's own processes are kept together: v1's pids, else v2.
 fn bookkeeping_root() -> Option<PathBuf> {
     let mounts = cgroup_mounts();
-    let pids = mounts.iter().find(|(kind, options, _)| {
-        kind == "cgroup" && options.split(',').any(|option| option == "pids")
-    });
-    pids.or_else(|| mounts.iter().find(|(kind, ..)| kind == "cgroup2"))
-        .map(|(.., root)| root.clone())
+    let pids = mounts.iter().find(|(kind, options, _)| kind == "cgroup" && options.split(',').any(|option| option == "pids"));
+    pids.or_else(|| mounts.iter().find(|(kind, ..)| kind == "cgroup2")).map(|(.., root)| root.clone())
 }
 
 /// (type, super options, mount point) of every cgroup mount.
 fn cgroup_mounts() -> Vec<(String, String, PathBuf)> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     fields
         .filter(|fields| fields.len() > 3 && matches!(fields[2], "cgroup" | "cgroup2"))
-        .map(|fields| {
-            (
-                fields[2].to_owned(),
-                fields[3].to_owned(),
-                PathBuf::from(fields[1]),
-            )
-        })
+        .map(|fields| (fields[2].to_owned(), fields[3].to_owned(), PathBuf::from(fields[1])))
         .collect()
 }
 
@@ -204,62 +173,32 @@ fn members(base: &Path, cgroup: &str) -> Vec<i32> {
 
 fn is_member(process: &Path, base: &Path, cgroup: &str, containers: &[String]) -> bool {
     let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-    let paths = || {
-        cgroups
-            .lines()
-            .filter_map(|line| line.splitn(3, ':').nth(2))
-    };
-    let below = |path: &str| {
-        path.strip_prefix(cgroup)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    if paths().any(below)
-        || containers
-            .iter()
-            .any(|id| paths().any(|path| path.ends_with(id.as_str())))
-    {
+    let paths = || cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let below = |path: &str| path.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if paths().any(below) || containers.iter().any(|id| paths().any(|path| path.ends_with(id.as_str()))) {
         return true;
     }
     let arguments = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
     let mut arguments = arguments.split('\0');
-    let program = arguments
-        .next()
-        .and_then(|path| path.rsplit('/').next())
-        .unwrap_or_default();
+    let program = arguments.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     PROGRAMS.iter().any(|ours| program.starts_with(ours))
-        && arguments.any(|argument| {
-            argument
-                .split(['=', ':'])
-                .any(|part| Path::new(part.trim_start_matches("//")).starts_with(base))
-        })
+        && arguments.any(|argument| argument.split(['=', ':']).any(|part| Path::new(part.trim_start_matches("//")).starts_with(base)))
 }
 
 fn is_zombie(process: &Path) -> bool {
     let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
 }
 
 /// Ids of the containers whose bundles the lab's runtime still has; their cgroups end with the id.
 fn containers(base: &Path) -> Vec<String> {
-    bundles(base)
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
-        .collect()
+    bundles(base).iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect()
 }
 
 fn bundles(base: &Path) -> Vec<PathBuf> {
     let tasks = base.join("containerd/state/io.containerd.runtime.v2.task");
     let namespaces = fs::read_dir(tasks).into_iter().flatten().flatten();
-    namespaces
-        .flat_map(|namespace| {
-            fs::read_dir(namespace.path())
-                .into_iter()
-                .flatten()
-                .flatten()
-        })
-        .map(|bundle| bundle.path())
-        .collect()
+    namespaces.flat_map(|namespace| fs::read_dir(namespace.path()).into_iter().flatten().flatten()).map(|bundle| bundle.path()).collect()
 }
 
 /// Shims listen on sockets outside the lab's directory, under names that are hashes; killed shims
@@ -276,23 +215,12 @@ pub fn remove_shim_sockets(base: &Path) {
 /// Mounts a directory on itself, shared, so that mounts below propagate between the daemon, the
 /// runtime and the containers. Does nothing the second time.
 pub fn shared_mount(directory: &Path) -> Result<()> {
-    if mount_points(directory)
-        .iter()
-        .any(|point| point == directory)
-    {
+    if mount_points(directory).iter().any(|point| point == directory) {
         return Ok(());
     }
     let none: Option<&str> = None;
     mount(Some(directory), directory, none, MsFlags::MS_BIND, none)
-        .and_then(|()| {
-            mount(
-                none,
-                directory,
-                none,
-                MsFlags::MS_SHARED | MsFlags::MS_REC,
-                none,
-            )
-        })
+        .and_then(|()| mount(none, directory, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none))
         .with_context(|| format!("cannot make {} a shared mount", directory.display()))
 }
 
@@ -311,11 +239,6 @@ pub fn unmount_below(directory: &Path) -> Result<()> {
 /// Mount points at or below a directory, oldest first.
 fn mount_points(directory: &Path) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
-    points
-        .filter(|point| point.starts_with(directory))
-        .collect()
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(directory)).collect()
 }

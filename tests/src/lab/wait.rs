@@ -13,11 +13,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 
 /// Waits until `attempt` gives a value; when it does not within `limit`, the error tells its last
 /// failure. An attempt fails with `Err`, or with `Ok(None)` where there is nothing to tell.
-pub fn wait_for<T, E: std::fmt::Display>(
-    what: &str,
-    limit: Duration,
-    mut attempt: impl FnMut() -> Result<Option<T>, E>,
-) -> Result<T> {
+pub fn wait_for<T, E: std::fmt::Display>(what: &str, limit: Duration, mut attempt: impl FnMut() -> Result<Option<T>, E>) -> Result<T> {
     let started = Instant::now();
     loop {
         let outcome = attempt();
@@ -25,9 +21,7 @@ pub fn wait_for<T, E: std::fmt::Display>(
             return Ok(value);
         }
         if started.elapsed() >= limit {
-            let last = outcome
-                .err()
-                .map_or_else(String::new, |e| format!(": {e:#}"));
+            let last = outcome.err().map_or_else(String::new, |e| format!(": {e:#}"));
             bail!("waited {} s in vain until {what}{last}", limit.as_secs());
         }
         std::thread::sleep(GLANCE);

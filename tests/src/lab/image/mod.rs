@@ -41,11 +41,7 @@ pub fn standard() -> Result<Vec<Archive>> {
 pub fn pause() -> Archive {
     let mut root = Tar::default();
     root.file("pause", 0o755, PAUSE_PROGRAM);
-    let config = Config {
-        entrypoint: &["/pause"],
-        user: "65535:65535",
-        ..Config::default()
-    };
+    let config = Config { entrypoint: &["/pause"], user: "65535:65535", ..Config::default() };
     Archive::new(PAUSE, root.finish(), &config)
 }
 
@@ -54,28 +50,14 @@ pub fn workload() -> Archive {
     let mut root = Tar::default();
     skeleton(&mut root);
     root.file("bin/workload", 0o755, WORKLOAD_PROGRAM);
-    Archive::new(
-        WORKLOAD,
-        root.finish(),
-        &Config {
-            entrypoint: &["/bin/workload"],
-            ..Config::default()
-        },
-    )
+    Archive::new(WORKLOAD, root.finish(), &Config { entrypoint: &["/bin/workload"], ..Config::default() })
 }
 
 /// busybox and its applets.
 pub fn busybox() -> Result<Archive> {
     let mut root = Tar::default();
     busybox_root(&mut root)?;
-    Ok(Archive::new(
-        BUSYBOX,
-        root.finish(),
-        &Config {
-            command: &["sh"],
-            ..Config::default()
-        },
-    ))
+    Ok(Archive::new(BUSYBOX, root.finish(), &Config { command: &["sh"], ..Config::default() }))
 }
 
 /// The image of the demonstration.
@@ -83,51 +65,29 @@ pub fn demo() -> Result<Archive> {
     let mut root = Tar::default();
     busybox_root(&mut root)?;
     root.file("bin/demo", 0o755, DEMO_SCRIPT.as_bytes());
-    let config = Config {
-        entrypoint: &["/bin/demo"],
-        ports: &["8080/tcp"],
-        ..Config::default()
-    };
+    let config = Config { entrypoint: &["/bin/demo"], ports: &["8080/tcp"], ..Config::default() };
     Ok(Archive::new(DEMO, root.finish(), &config))
 }
 
 fn skeleton(root: &mut Tar) {
-    for directory in [
-        "bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "usr/bin", "var",
-    ] {
+    for directory in ["bin", "dev", "etc", "home", "proc", "root", "sys", "usr", "usr/bin", "var"] {
         root.directory(directory, 0o755);
     }
     root.directory("tmp", 0o1777);
-    root.file(
-        "etc/passwd",
-        0o644,
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
-    );
-    root.file(
-        "etc/group",
-        0o644,
-        b"root:x:0:\nstaff:x:2000:nobody\nnogroup:x:65534:\n",
-    );
+    root.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+    root.file("etc/group", 0o644, b"root:x:0:\nstaff:x:2000:nobody\nnogroup:x:65534:\n");
     root.file("etc/nsswitch.conf", 0o644, b"hosts: files dns\n");
 }
 
 fn busybox_root(root: &mut Tar) -> Result<()> {
     let program = ["/bin/busybox", "/usr/bin/busybox"];
-    let program = program
-        .into_iter()
-        .find(|path| std::path::Path::new(path).exists());
+    let program = program.into_iter().find(|path| std::path::Path::new(path).exists());
     let program = program.context("no busybox here: install the package busybox-static")?;
-    let listing = Command::new(program)
-        .arg("--list")
-        .output()
-        .context("cannot run busybox")?;
+    let listing = Command::new(program).arg("--list").output().context("cannot run busybox")?;
     skeleton(root);
     let content = std::fs::read(program).with_context(|| format!("cannot read {program}"))?;
     root.file("bin/busybox", 0o755, &content);
-    for applet in String::from_utf8_lossy(&listing.stdout)
-        .lines()
-        .filter(|name| *name != "busybox")
-    {
+    for applet in String::from_utf8_lossy(&listing.stdout).lines().filter(|name| *name != "busybox") {
         root.symlink(&format!("bin/{applet}"), "busybox");
     }
     root.symlink("usr/bin/env", "/bin/busybox");

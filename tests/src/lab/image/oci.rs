@@ -33,10 +33,7 @@ pub struct Archive {
 
 /// `sha256:…` of a blob.
 pub fn digest(blob: &[u8]) -> String {
-    let hex: String = Sha256::digest(blob)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = Sha256::digest(blob).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -50,11 +47,7 @@ impl Archive {
         };
         let path = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
         let environment: Vec<&str> = path.iter().chain(config.environment).copied().collect();
-        let ports: serde_json::Map<_, _> = config
-            .ports
-            .iter()
-            .map(|port| ((*port).to_owned(), json!({})))
-            .collect();
+        let ports: serde_json::Map<_, _> = config.ports.iter().map(|port| ((*port).to_owned(), json!({}))).collect();
         let config = json!({
             "architecture": architecture,
             "os": "linux",
@@ -75,28 +68,13 @@ impl Archive {
             "config": { "mediaType": CONFIG, "digest": digest(&config), "size": config.len() },
             "layers": [{ "mediaType": LAYER, "digest": digest(&layer), "size": layer.len() }],
         });
-        Archive {
-            name: name.to_owned(),
-            manifest: manifest.to_string().into_bytes(),
-            config,
-            layer,
-        }
+        Archive { name: name.to_owned(), manifest: manifest.to_string().into_bytes(), config, layer }
     }
 
     /// The same image under another reference.
     pub fn named(&self, name: &str) -> Archive {
-        let Archive {
-            manifest,
-            config,
-            layer,
-            ..
-        } = self;
-        Archive {
-            name: name.to_owned(),
-            manifest: manifest.clone(),
-            config: config.clone(),
-            layer: layer.clone(),
-        }
+        let Archive { manifest, config, layer, .. } = self;
+        Archive { name: name.to_owned(), manifest: manifest.clone(), config: config.clone(), layer: layer.clone() }
     }
 
     /// The archive as one file that `ctr images import` takes.

@@ -17,8 +17,7 @@ impl Tar {
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.header(path, mode, content.len(), b'0', "");
         self.bytes.extend(content);
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(BLOCK), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK), 0);
     }
 
     pub fn symlink(&mut self, path: &str, target: &str) {
@@ -32,13 +31,9 @@ impl Tar {
     }
 
     fn header(&mut self, path: &str, mode: u32, size: usize, kind: u8, link: &str) {
-        assert!(
-            path.len() <= 100 && link.len() <= 100,
-            "{path}: longer than a ustar name"
-        );
+        assert!(path.len() <= 100 && link.len() <= 100, "{path}: longer than a ustar name");
         let mut block = [0; BLOCK];
-        let mut put =
-            |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
+        let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
         put(0, path);
         put(100, &format!("{mode:07o}"));
         put(108, "0000000");
