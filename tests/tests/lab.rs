@@ -1,7 +1,12 @@
 //! The lab itself: what the tests of the daemon stand on must stand.
 
 use anyhow::{Context, Result};
-use longshore_tests::lab::{Containerd, Home, Lab, Network, PodNetwork, containerd, image, wait_until};
+use longshore_tests::lab::net::{NODE_V4, NODE_V6};
+use longshore_tests::lab::registry::Login;
+use longshore_tests::lab::wait::{wait_for, wait_until};
+use longshore_tests::lab::{Containerd, Home, Lab, Network, PodNetwork, Registry, containerd, image};
+use std::net::IpAddr;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -32,11 +37,10 @@ fn containers_of_the_images_run_and_survive_a_kill_of_their_containerd() -> Resu
     lab.containerd.launch()?;
     assert_eq!(task(&lab.containerd, "sleeper")?, sleeper);
     assert!(sleeper.contains("RUNNING"), "{sleeper}");
-    let program = ["/bin/workload", "factorial", "25"];
-    let sum = lab.containerd.run(&["--rm"], image::WORKLOAD, "sum", &program)?;
-    assert_eq!(sum.trim(), "15511210043330985984000000");
-    let shell = ["sh", "-c", "echo $((6*7))"];
-    assert_eq!(lab.containerd.run(&["--rm"], image::BUSYBOX, "shell", &shell)?.trim(), "42");
+    let log = lab.home.base().join("shell.log");
+    let options = ["--detach", "--log-uri", &format!("file://{}", log.display())];
+    lab.containerd.run(&options, image::BUSYBOX, "shell", &["sh", "-c", "echo $((6*7))"])?;
+    wait_until("the shell has printed its sum", SOON, || fs::read_to_string(&log).is_ok_and(|text| text == "42\n"))?;
     Ok(())
 }
 
@@ -83,6 +87,47 @@ fn outside_hosts_reach_the_node_and_nobody_else() -> Result<()> {
     let links = network.node.run(&["ip", "-brief", "link", "show", "up"])?;
     let links: Vec<&str> = links.lines().filter_map(|line| line.split(['@', ' ']).next()).collect();
     assert_eq!(links, ["lo", "eth0"], "the node's network is the lab's alone");
+    Ok(())
+}
+
+#[test]
+fn images_pushed_to_a_registry_with_a_password_can_be_pulled_with_it() -> Result<()> {
+    let lab = Lab::up()?;
+    let login = Login { user: "puller".to_owned(), password: "let me in".to_owned() };
+    let host = &lab.network.outside[0];
+    let registry = Registry::start(&lab.home, host, Some(login))?;
+    let name = registry.push(host, &image::workload(), "team/workload", "2")?;
+    let hosts = lab.containerd.registries().display().to_string();
+    registry.introduce(&lab.containerd)?;
+    let pull = ["images", "pull", "--hosts-dir", &hosts];
+    let denied = lab.containerd.ctr(&[&pull[..], &["--user", "puller:wrong", &name]].concat());
+    let denied = format!("{:#}", denied.expect_err("the password is wrong"));
+    assert!(denied.contains("401"), "{denied}");
+    let pulled = lab.containerd.ctr(&[&pull[..], &["--user", "puller:let me in", &name]].concat())?;
+    assert!(pulled.contains("done"), "{pulled}");
+    Ok(())
+}
+
+#[test]
+fn pods_would_find_the_workloads_answering() -> Result<()> {
+    let lab = Lab::up()?;
+    let server = ["/bin/workload", "udp-echo", "7000"];
+    let options = ["--detach", "--with-ns", &format!("network:{}", lab.network.node.path().display())];
+    lab.containerd.run(&options, image::WORKLOAD, "udp", &server)?;
+    let server = ["/bin/workload", "serve-http", "8080"];
+    lab.containerd.run(&options, image::WORKLOAD, "http", &server)?;
+    let client = &lab.network.outside[0].namespace;
+    for node in [IpAddr::from(NODE_V4), IpAddr::from(NODE_V6)] {
+        wait_for("HTTP answers", SOON, || client.get((node, 8080).into(), "/healthz", SOON).map(Some))?;
+        let seen = client.get((node, 8080).into(), "/client", SOON)?;
+        let own = if node.is_ipv4() { "192.0.2.1:" } else { "2001:db8::1]:" };
+        assert!(seen.contains(own), "{seen}");
+        let echo = client.udp((node, 7000).into(), b"ahoy", SOON)?;
+        assert_eq!(echo, b"ahoy");
+    }
+    client.get((NODE_V4, 8080).into(), "/unhealthy", SOON)?;
+    let unhealthy = client.get((NODE_V4, 8080).into(), "/healthz", SOON);
+    assert!(format!("{:#}", unhealthy.expect_err("told to be unhealthy")).contains("503"));
     Ok(())
 }
 

@@ -44,9 +44,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
 }
 
 fn reply(request: &Request, peer: SocketAddr) -> Reply {
-    let parameter = |name: &str| {
-        request.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-    };
+    let parameter = |name: &str| request.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let header = |name: &str| request.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let ok = |body: String| Reply { status: "200 OK", location: None, body };
     let refuse = |status, body: &str| Reply { status, location: None, body: body.to_owned() };
@@ -58,26 +56,19 @@ fn reply(request: &Request, peer: SocketAddr) -> Reply {
             ok("noted\n".to_owned())
         }
         "/" | "/hostname" => ok(crate::hostname() + "\n"),
-        "/client" => ok(format!("{peer}\n")),
+        "/client" => ok(crate::client(peer) + "\n"),
         "/env" => ok(std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect()),
         // Answers only a prober that sends the header a probe's `httpHeaders` promised.
         "/pulse" if header("x-pulse") == Some("yes") => ok("beating\n".to_owned()),
         "/pulse" => refuse("400 Bad Request", "header X-Pulse: yes is missing\n"),
-        "/redirect" => Reply {
-            status: "302 Found",
-            location: Some(parameter("to").unwrap_or("/healthz").to_owned()),
-            body: String::new(),
-        },
-        "/bytes" => {
-            ok("x".repeat(parameter("n").and_then(|n| n.parse().ok()).unwrap_or_default()))
-        }
+        "/redirect" => Reply { status: "302 Found", location: Some(parameter("to").unwrap_or("/healthz").to_owned()), body: String::new() },
+        "/bytes" => ok("x".repeat(parameter("n").and_then(|n| n.parse().ok()).unwrap_or_default())),
         _ => refuse("404 Not Found", "no such path\n"),
     }
 }
 
 fn send(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
-    let location =
-        reply.location.as_ref().map_or_else(String::new, |to| format!("Location: {to}\r\n"));
+    let location = reply.location.as_ref().map_or_else(String::new, |to| format!("Location: {to}\r\n"));
     let head = format!(
         "HTTP/1.1 {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n{location}Connection: close\r\n\r\n",
         reply.status,

@@ -7,7 +7,7 @@ mod grpc;
 mod http;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 const USAGE: &str = "usage: workload COMMAND
@@ -39,9 +39,7 @@ extern "C" fn leave(_: i32) {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |at: usize| arguments.get(at).map(String::as_str);
-    let number = |at: usize, default: u64| {
-        argument(at).map_or(default, |text| text.parse().unwrap_or_else(|_| usage(text)))
-    };
+    let number = |at: usize, default: u64| argument(at).map_or(default, |text| text.parse().unwrap_or_else(|_| usage(text)));
     // SAFETY: `leave` has the signature of a handler and calls nothing unsafe for signals.
     unsafe { signal(SIGTERM, leave as extern "C" fn(i32) as usize) };
     match argument(0) {
@@ -99,6 +97,11 @@ pub fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// A client as it calls itself: an IPv4 peer of a socket for both families comes in IPv6's clothes.
+pub fn client(peer: SocketAddr) -> String {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string()
+}
+
 fn answer(request: &[u8], peer: &str) -> Vec<u8> {
     match request.trim_ascii_end() {
         b"whoami" => format!("{} {peer}\n", hostname()).into_bytes(),
@@ -110,7 +113,7 @@ fn tcp_echo(port: u16) {
     for stream in listen(port).incoming() {
         let Ok(mut stream) = stream else { continue };
         std::thread::spawn(move || {
-            let peer = stream.peer_addr().map_or_else(|_| String::new(), |a| a.to_string());
+            let peer = stream.peer_addr().map_or_else(|_| String::new(), client);
             let mut buffer = [0; 65536];
             while let Ok(read @ 1..) = stream.read(&mut buffer) {
                 if stream.write_all(&answer(&buffer[..read], &peer)).is_err() {
@@ -129,7 +132,7 @@ fn udp_echo(port: u16) {
     loop {
         let Ok((read, peer)) = socket.recv_from(&mut buffer) else { continue };
         // A reply that cannot be sent is a lost datagram, which UDP allows.
-        socket.send_to(&answer(&buffer[..read], &peer.to_string()), peer).ok();
+        socket.send_to(&answer(&buffer[..read], &client(peer)), peer).ok();
     }
 }
 

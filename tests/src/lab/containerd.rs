@@ -138,10 +138,14 @@ impl Containerd {
         self.running.as_ref().map_or_else(String::new, Running::output)
     }
 
-    /// Runs `ctr` against it, in the namespace of CRI.
+    /// Runs `ctr` against it, in the namespace of CRI and on the node's network (`ctr images pull`
+    /// fetches in its own process).
     pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.binary.command("ctr");
         command.arg("--address").arg(self.socket()).args(["--namespace", NAMESPACE]).args(arguments);
+        if let Some(path) = &self.namespace {
+            Namespace::open(path)?.adopt(&mut command);
+        }
         output(command)
     }
 

@@ -5,20 +5,25 @@
 //! also work alone. Nothing here touches a runtime, a network or a cgroup that it did not make.
 //! Tested in `tests/tests/lab.rs`.
 
+pub mod client;
 pub mod cni;
 pub mod containerd;
 mod containerd_config;
+pub mod daemon;
 pub mod home;
 pub mod image;
 pub mod net;
 pub mod process;
+pub mod registry;
 pub mod wait;
 
 pub use cni::PodNetwork;
 pub use containerd::Containerd;
+pub use daemon::Daemon;
 pub use home::Home;
 pub use net::{Namespace, Network};
 pub use process::Running;
+pub use registry::Registry;
 pub use wait::wait_until;
 
 use anyhow::Result;

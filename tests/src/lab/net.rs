@@ -216,10 +216,14 @@ fn ip(arguments: &[&str]) -> Result<()> {
 
 /// Runs a command to its end; what it printed, or an error with its complaints.
 pub fn output(mut command: Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let shown = |command: &Command| {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    let output = command.output().with_context(|| format!("cannot run {}", shown(&command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        bail!("{command:?}: {}: {}", output.status, said.trim_end());
+        bail!("{}: {}: {}", shown(&command), output.status, said.trim_end());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
