@@ -32,8 +32,15 @@ if [ -z "$mirror" ]; then
 fi
 [ -n "$mirror" ] || fail "apt knows no Debian mirror"
 
-# Unpacked aside and renamed, so that an interrupted call leaves nothing that looks finished.
+# Unpacked aside and renamed, so that an interrupted call leaves nothing that looks finished; one call
+# at a time.
 mkdir -p "$directory"
+exec 9>"$directory/lock"
+flock 9
+if [ -x "$binary" ]; then
+    echo "$binary"
+    exit 0
+fi
 work=$(mktemp -d "$directory/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT INT TERM
 # apt drops its privileges for downloads.

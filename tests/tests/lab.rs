@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use longshore_tests::lab::net::{NODE_V4, NODE_V6};
 use longshore_tests::lab::registry::Login;
 use longshore_tests::lab::wait::{wait_for, wait_until};
-use longshore_tests::lab::{Containerd, Home, Lab, Network, PodNetwork, Registry, containerd, image};
+use longshore_tests::lab::{Containerd, Home, Lab, Network, PodNetwork, Registry, containerd, image, pods};
 use std::net::IpAddr;
 
 use nix::sys::signal::{Signal, kill};
@@ -18,11 +18,36 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_private_containerd_comes_up_with_the_test_images() -> Result<()> {
-    let lab = Lab::up()?;
-    let images = lab.containerd.ctr(&["images", "ls", "--quiet"])?;
-    for name in [image::PAUSE, image::BUSYBOX, image::DEMO, image::WORKLOAD] {
-        assert!(images.lines().any(|line| line == name), "{name} is not among {images}");
+fn a_private_containerd_of_every_kind_comes_up_with_the_test_images() -> Result<()> {
+    let binaries = containerd::Binary::every()?;
+    let majors: Vec<u32> = binaries.iter().map(|binary| binary.version().0).collect();
+    assert_eq!(majors, [1, 2]);
+    for binary in &binaries {
+        let lab = Lab::with(binary, 1)?;
+        let images = lab.containerd.ctr(&["images", "ls", "--quiet"])?;
+        for name in [image::PAUSE, image::BUSYBOX, image::DEMO, image::WORKLOAD] {
+            assert!(images.lines().any(|line| line == name), "{name} is not among {images}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_get_addresses_in_both_families_and_give_everything_back() -> Result<()> {
+    for binary in &containerd::Binary::every()? {
+        let lab = Lab::with(binary, 1)?;
+        let parent = lab.home.cgroup() + "/pods";
+        let server = ["serve-http", "8080"];
+        let pod = pods::run(&lab.containerd, "web", image::WORKLOAD, &server, &parent)?;
+        assert_eq!(pod.ips.len(), 2, "{pod:?}");
+        for ip in &pod.ips {
+            let client = &lab.network.outside[0].namespace;
+            let name = wait_for("the pod answers", SOON, || client.get((*ip, 8080).into(), "/hostname", SOON).map(Some))?;
+            assert_eq!(name.trim(), "web");
+        }
+        assert_eq!(pods::remove_all(&lab.containerd.socket())?, 1);
+        assert_eq!(pods::remove_all(&lab.containerd.socket())?, 0);
+        assert_eq!(lab.containerd.ctr(&["containers", "ls", "--quiet"])?, "");
     }
     Ok(())
 }

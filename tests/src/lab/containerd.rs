@@ -40,6 +40,13 @@ impl Binary {
         Binary::at(&found.context("no containerd in PATH: install the package containerd")?)
     }
 
+    /// The machine's own and a 2.x, which is fetched and kept when it is not there yet.
+    pub fn every() -> Result<Vec<Binary>> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("setup/containerd2.sh");
+        let fetched = output(Command::new(script)).context("cannot get containerd 2.x")?;
+        Ok(vec![Binary::in_path()?, Binary::at(Path::new(fetched.trim()))?])
+    }
+
     /// The containerd at `path`.
     pub fn at(path: &Path) -> Result<Binary> {
         let mut command = Command::new(path);

@@ -13,8 +13,10 @@ pub mod daemon;
 pub mod home;
 pub mod image;
 pub mod net;
+pub mod pods;
 pub mod process;
 pub mod registry;
+pub mod vm;
 pub mod wait;
 
 pub use cni::PodNetwork;
