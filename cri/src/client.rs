@@ -54,11 +54,7 @@ pub struct Config {
 impl Config {
     /// One socket, two minutes.
     pub fn new(runtime_endpoint: &str) -> Self {
-        Config {
-            runtime_endpoint: runtime_endpoint.into(),
-            image_endpoint: None,
-            request_timeout: Duration::from_secs(120),
-        }
+        Config { runtime_endpoint: runtime_endpoint.into(), image_endpoint: None, request_timeout: Duration::from_secs(120) }
     }
 }
 
@@ -102,12 +98,8 @@ impl Client {
             _ => channel.clone(),
         };
         Ok(Client {
-            runtime: RuntimeServiceClient::new(channel)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
-            images: ImageServiceClient::new(images)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
+            runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(images).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             request_timeout: config.request_timeout,
         })
     }
@@ -128,210 +120,98 @@ impl Client {
     }
 
     pub async fn version(&self) -> Result<Version, Error> {
-        let message = v1::VersionRequest {
-            version: "0.1.0".into(),
-        };
-        let v = call!(
-            self.runtime,
-            version,
-            Verb::Version,
-            "",
-            self.usual(),
-            message
-        )?;
+        let message = v1::VersionRequest { version: "0.1.0".into() };
+        let v = call!(self.runtime, version, Verb::Version, "", self.usual(), message)?;
         if v.version != "0.1.0" {
-            let what = format!(
-                "the runtime speaks kubelet version {:?}, not 0.1.0",
-                v.version
-            );
+            let what = format!("the runtime speaks kubelet version {:?}, not 0.1.0", v.version);
             return Err(Error::malformed(Verb::Version, "", &what));
         }
-        Ok(Version {
-            runtime_name: v.runtime_name,
-            runtime_version: v.runtime_version,
-            runtime_api_version: v.runtime_api_version,
-        })
+        Ok(Version { runtime_name: v.runtime_name, runtime_version: v.runtime_version, runtime_api_version: v.runtime_api_version })
     }
 
     /// Conditions (`RuntimeReady`, `NetworkReady`), handlers and features.
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         let message = v1::StatusRequest { verbose: false };
-        call!(
-            self.runtime,
-            status,
-            Verb::Status,
-            "",
-            self.usual(),
-            message
-        )
+        call!(self.runtime, status, Verb::Status, "", self.usual(), message)
     }
 
     /// The cgroup driver. `Unimplemented` before containerd 2.0: configuration must tell.
     pub async fn runtime_config(&self) -> Result<CgroupDriver, Error> {
         let (verb, message) = (Verb::RuntimeConfig, v1::RuntimeConfigRequest {});
-        let answer = call!(
-            self.runtime,
-            runtime_config,
-            verb,
-            "",
-            self.usual(),
-            message
-        )?;
+        let answer = call!(self.runtime, runtime_config, verb, "", self.usual(), message)?;
         match answer.linux.map(|l| l.cgroup_driver()) {
             Some(v1::CgroupDriver::Systemd) => Ok(CgroupDriver::Systemd),
             Some(v1::CgroupDriver::Cgroupfs) => Ok(CgroupDriver::Cgroupfs),
-            None => Err(Error::malformed(
-                verb,
-                "",
-                "runtime did not provide linux configuration",
-            )),
+            None => Err(Error::malformed(verb, "", "runtime did not provide linux configuration")),
         }
     }
 
     /// Tells the runtime the node's pod address ranges, comma-separated.
     pub async fn update_runtime_config(&self, pod_cidr: &str) -> Result<(), Error> {
         let message = v1::UpdateRuntimeConfigRequest {
-            runtime_config: Some(v1::RuntimeConfig {
-                network_config: Some(v1::NetworkConfig {
-                    pod_cidr: pod_cidr.into(),
-                }),
-            }),
+            runtime_config: Some(v1::RuntimeConfig { network_config: Some(v1::NetworkConfig { pod_cidr: pod_cidr.into() }) }),
         };
         let verb = Verb::UpdateRuntimeConfig;
-        call!(
-            self.runtime,
-            update_runtime_config,
-            verb,
-            pod_cidr,
-            self.usual(),
-            message
-        )
-        .map(drop)
+        call!(self.runtime, update_runtime_config, verb, pod_cidr, self.usual(), message).map(drop)
     }
 
     /// Makes and starts a sandbox; returns its id. Twice the usual deadline, since the network
     /// plugins run within it.
     pub async fn run_sandbox(&self, spec: &SandboxSpec) -> Result<String, Error> {
-        let message = v1::RunPodSandboxRequest {
-            config: Some(spec.to_cri()),
-            runtime_handler: spec.runtime_handler.clone(),
-        };
+        let message = v1::RunPodSandboxRequest { config: Some(spec.to_cri()), runtime_handler: spec.runtime_handler.clone() };
         let object = format!("{}_{}({})", spec.pod.name, spec.pod.namespace, spec.pod.uid);
         let (verb, deadline) = (Verb::RunPodSandbox, Some(self.request_timeout * 2));
-        let answer = call!(
-            self.runtime,
-            run_pod_sandbox,
-            verb,
-            &object,
-            deadline,
-            message
-        )?;
+        let answer = call!(self.runtime, run_pod_sandbox, verb, &object, deadline, message)?;
         named(verb, &object, answer.pod_sandbox_id)
     }
 
     /// Kills what runs in the sandbox and gives its network back. Safe to repeat.
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), Error> {
-        let message = v1::StopPodSandboxRequest {
-            pod_sandbox_id: id.into(),
-        };
+        let message = v1::StopPodSandboxRequest { pod_sandbox_id: id.into() };
         let verb = Verb::StopPodSandbox;
-        let result = call!(
-            self.runtime,
-            stop_pod_sandbox,
-            verb,
-            id,
-            self.usual(),
-            message
-        );
+        let result = call!(self.runtime, stop_pod_sandbox, verb, id, self.usual(), message);
         ignore_not_found(result.map(drop))
     }
 
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), Error> {
-        let message = v1::RemovePodSandboxRequest {
-            pod_sandbox_id: id.into(),
-        };
+        let message = v1::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
         let verb = Verb::RemovePodSandbox;
-        let result = call!(
-            self.runtime,
-            remove_pod_sandbox,
-            verb,
-            id,
-            self.usual(),
-            message
-        );
+        let result = call!(self.runtime, remove_pod_sandbox, verb, id, self.usual(), message);
         ignore_not_found(result.map(drop))
     }
 
     /// `Unimplemented` on runtimes that leave the pod's cgroup to the kubelet; ignore that.
-    pub async fn update_sandbox_resources(
-        &self,
-        id: &str,
-        resources: &Resources,
-        overhead: Option<&Resources>,
-    ) -> Result<(), Error> {
+    pub async fn update_sandbox_resources(&self, id: &str, resources: &Resources, overhead: Option<&Resources>) -> Result<(), Error> {
         let message = v1::UpdatePodSandboxResourcesRequest {
             pod_sandbox_id: id.into(),
             overhead: overhead.map(Resources::to_cri),
             resources: Some(resources.to_cri()),
         };
         let verb = Verb::UpdatePodSandboxResources;
-        call!(
-            self.runtime,
-            update_pod_sandbox_resources,
-            verb,
-            id,
-            self.usual(),
-            message
-        )
-        .map(drop)
+        call!(self.runtime, update_pod_sandbox_resources, verb, id, self.usual(), message).map(drop)
     }
 
     /// Makes a container in a sandbox; returns its id.
-    pub async fn create(
-        &self,
-        sandbox_id: &str,
-        spec: &ContainerSpec,
-        sandbox: &SandboxSpec,
-    ) -> Result<String, Error> {
+    pub async fn create(&self, sandbox_id: &str, spec: &ContainerSpec, sandbox: &SandboxSpec) -> Result<String, Error> {
         let message = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox_id.into(),
             config: Some(spec.to_cri()),
             sandbox_config: Some(sandbox.to_cri()),
         };
         let verb = Verb::CreateContainer;
-        let answer = call!(
-            self.runtime,
-            create_container,
-            verb,
-            &spec.name,
-            self.usual(),
-            message
-        )?;
+        let answer = call!(self.runtime, create_container, verb, &spec.name, self.usual(), message)?;
         named(verb, &spec.name, answer.container_id)
     }
 
     pub async fn start(&self, id: &str) -> Result<(), Error> {
-        let message = v1::StartContainerRequest {
-            container_id: id.into(),
-        };
+        let message = v1::StartContainerRequest { container_id: id.into() };
         let verb = Verb::StartContainer;
-        call!(
-            self.runtime,
-            start_container,
-            verb,
-            id,
-            self.usual(),
-            message
-        )
-        .map(drop)
+        call!(self.runtime, start_container, verb, id, self.usual(), message).map(drop)
     }
 
     /// Asks the container to end and kills it `grace_seconds` later; returns when it has ended.
     pub async fn stop(&self, id: &str, grace_seconds: i64) -> Result<(), Error> {
-        let message = v1::StopContainerRequest {
-            container_id: id.into(),
-            timeout: grace_seconds,
-        };
+        let message = v1::StopContainerRequest { container_id: id.into(), timeout: grace_seconds };
         let grace = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
         let (verb, deadline) = (Verb::StopContainer, self.request_timeout.checked_add(grace));
         let result = call!(self.runtime, stop_container, verb, id, deadline, message);
@@ -339,127 +219,56 @@ impl Client {
     }
 
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
-        let message = v1::RemoveContainerRequest {
-            container_id: id.into(),
-        };
+        let message = v1::RemoveContainerRequest { container_id: id.into() };
         let verb = Verb::RemoveContainer;
-        let result = call!(
-            self.runtime,
-            remove_container,
-            verb,
-            id,
-            self.usual(),
-            message
-        );
+        let result = call!(self.runtime, remove_container, verb, id, self.usual(), message);
         ignore_not_found(result.map(drop))
     }
 
     pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), Error> {
-        let message = v1::UpdateContainerResourcesRequest {
-            container_id: id.into(),
-            linux: Some(resources.to_cri()),
-            ..Default::default()
-        };
+        let message =
+            v1::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(resources.to_cri()), ..Default::default() };
         let verb = Verb::UpdateContainerResources;
-        call!(
-            self.runtime,
-            update_container_resources,
-            verb,
-            id,
-            self.usual(),
-            message
-        )
-        .map(drop)
+        call!(self.runtime, update_container_resources, verb, id, self.usual(), message).map(drop)
     }
 
     /// After its log file was moved away: the runtime opens a new one under the old name.
     pub async fn reopen_log(&self, id: &str) -> Result<(), Error> {
-        let message = v1::ReopenContainerLogRequest {
-            container_id: id.into(),
-        };
+        let message = v1::ReopenContainerLogRequest { container_id: id.into() };
         let verb = Verb::ReopenContainerLog;
-        call!(
-            self.runtime,
-            reopen_container_log,
-            verb,
-            id,
-            self.usual(),
-            message
-        )
-        .map(drop)
+        call!(self.runtime, reopen_container_log, verb, id, self.usual(), message).map(drop)
     }
 
     /// Writes a checkpoint archive. `timeout` as the runtime understands it, in seconds; 0 for the
     /// runtime's default.
     pub async fn checkpoint(&self, id: &str, location: &Path, timeout: i64) -> Result<(), Error> {
-        let message = v1::CheckpointContainerRequest {
-            container_id: id.into(),
-            location: location.to_string_lossy().into_owned(),
-            timeout,
-        };
+        let message =
+            v1::CheckpointContainerRequest { container_id: id.into(), location: location.to_string_lossy().into_owned(), timeout };
         let allowed = Duration::from_secs(timeout.max(0).unsigned_abs());
-        let (verb, deadline) = (
-            Verb::CheckpointContainer,
-            self.request_timeout.checked_add(allowed),
-        );
-        call!(
-            self.runtime,
-            checkpoint_container,
-            verb,
-            id,
-            deadline,
-            message
-        )
-        .map(drop)
+        let (verb, deadline) = (Verb::CheckpointContainer, self.request_timeout.checked_add(allowed));
+        call!(self.runtime, checkpoint_container, verb, id, deadline, message).map(drop)
     }
 
     /// Usage of one container.
     pub async fn container_stats(&self, id: &str) -> Result<v1::ContainerStats, Error> {
-        let message = v1::ContainerStatsRequest {
-            container_id: id.into(),
-        };
+        let message = v1::ContainerStatsRequest { container_id: id.into() };
         let verb = Verb::ContainerStats;
-        let answer = call!(
-            self.runtime,
-            container_stats,
-            verb,
-            id,
-            self.usual(),
-            message
-        )?;
-        answer
-            .stats
-            .ok_or_else(|| Error::malformed(verb, id, "the runtime returned no stats"))
+        let answer = call!(self.runtime, container_stats, verb, id, self.usual(), message)?;
+        answer.stats.ok_or_else(|| Error::malformed(verb, id, "the runtime returned no stats"))
     }
 
     /// Usage of every container the runtime knows, ours or not.
     pub async fn list_container_stats(&self) -> Result<Vec<v1::ContainerStats>, Error> {
         let message = v1::ListContainerStatsRequest { filter: None };
         let verb = Verb::ListContainerStats;
-        call!(
-            self.runtime,
-            list_container_stats,
-            verb,
-            "",
-            self.usual(),
-            message
-        )
-        .map(|a| a.stats)
+        call!(self.runtime, list_container_stats, verb, "", self.usual(), message).map(|a| a.stats)
     }
 
     /// Usage of every sandbox and its containers. `Unimplemented` before containerd 1.7.
     pub async fn list_sandbox_stats(&self) -> Result<Vec<v1::PodSandboxStats>, Error> {
         let message = v1::ListPodSandboxStatsRequest { filter: None };
         let verb = Verb::ListPodSandboxStats;
-        call!(
-            self.runtime,
-            list_pod_sandbox_stats,
-            verb,
-            "",
-            self.usual(),
-            message
-        )
-        .map(|a| a.stats)
+        call!(self.runtime, list_pod_sandbox_stats, verb, "", self.usual(), message).map(|a| a.stats)
     }
 }
 
@@ -480,24 +289,16 @@ pub(crate) async fn within<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Error> {
     let result = match deadline {
-        Some(d) => tokio::time::timeout(d, call)
-            .await
-            .map_err(|_| Error::timeout(verb, object))?,
+        Some(d) => tokio::time::timeout(d, call).await.map_err(|_| Error::timeout(verb, object))?,
         None => call.await,
     };
-    result
-        .map(Response::into_inner)
-        .map_err(|status| Error::from_status(verb, object, &status))
+    result.map(Response::into_inner).map_err(|status| Error::from_status(verb, object, &status))
 }
 
 /// An id must not be empty: every later call would be about nothing.
 fn named(verb: Verb, object: &str, id: String) -> Result<String, Error> {
     if id.is_empty() {
-        return Err(Error::malformed(
-            verb,
-            object,
-            "the runtime returned an empty id",
-        ));
+        return Err(Error::malformed(verb, object, "the runtime returned an empty id"));
     }
     Ok(id)
 }
@@ -505,23 +306,17 @@ fn named(verb: Verb, object: &str, id: String) -> Result<String, Error> {
 fn socket_path(endpoint: &str) -> Result<PathBuf, InvalidEndpoint> {
     let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
     let path = Path::new(path);
-    if path.is_absolute() {
-        Ok(path.to_owned())
-    } else {
-        Err(InvalidEndpoint {
-            endpoint: endpoint.into(),
-        })
-    }
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err(InvalidEndpoint { endpoint: endpoint.into() }) }
 }
 
 fn channel(socket: PathBuf) -> Channel {
     // The authority must be a plain host name: some servers refuse a socket path there.
-    Endpoint::from_static("http://localhost")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(tower::service_fn(
+        move |_: Uri| {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        }))
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -530,11 +325,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_unix_sockets() {
-        let path = |e| {
-            socket_path(e)
-                .map(|p| p.to_string_lossy().into_owned())
-                .ok()
-        };
+        let path = |e| socket_path(e).map(|p| p.to_string_lossy().into_owned()).ok();
         assert_eq!(path("unix:///run/x.sock").as_deref(), Some("/run/x.sock"));
         assert_eq!(path("/run/x.sock").as_deref(), Some("/run/x.sock"));
         assert_eq!(path("tcp://1.2.3.4:5"), None);

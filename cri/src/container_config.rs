@@ -53,11 +53,7 @@ pub struct Image {
 impl Image {
     /// For pulls and look-ups, where only the name is known.
     pub fn named(name: &str) -> Self {
-        Image {
-            image_ref: name.into(),
-            user_specified: name.into(),
-            ..Image::default()
-        }
+        Image { image_ref: name.into(), user_specified: name.into(), ..Image::default() }
     }
 
     pub fn to_cri(&self) -> v1::ImageSpec {
@@ -121,21 +117,13 @@ impl Mount {
 
     /// An image seen as a volume; runtimes mount it read-only whatever is asked.
     pub fn image(image: Image, sub_path: &str, container_path: &str) -> Self {
-        Mount {
-            source: MountSource::Image {
-                image,
-                sub_path: sub_path.into(),
-            },
-            ..Mount::bind("", container_path, true)
-        }
+        Mount { source: MountSource::Image { image, sub_path: sub_path.into() }, ..Mount::bind("", container_path, true) }
     }
 
     fn to_cri(&self) -> v1::Mount {
         let (host_path, image, image_sub_path) = match &self.source {
             MountSource::HostPath(path) => (path.clone(), None, String::new()),
-            MountSource::Image { image, sub_path } => {
-                (String::new(), Some(image.to_cri()), sub_path.clone())
-            }
+            MountSource::Image { image, sub_path } => (String::new(), Some(image.to_cri()), sub_path.clone()),
         };
         v1::Mount {
             container_path: self.container_path.clone(),
@@ -190,9 +178,7 @@ pub struct Security {
 impl Security {
     fn to_cri(&self, namespaces: &Namespaces) -> v1::LinuxContainerSecurityContext {
         let (masked_paths, readonly_paths) = self.proc_mount.to_cri();
-        let capabilities = (!self.add_capabilities.is_empty()
-            || !self.drop_capabilities.is_empty())
-        .then(|| v1::Capability {
+        let capabilities = (!self.add_capabilities.is_empty() || !self.drop_capabilities.is_empty()).then(|| v1::Capability {
             add_capabilities: self.add_capabilities.clone(),
             drop_capabilities: self.drop_capabilities.clone(),
             add_ambient_capabilities: Vec::new(),
@@ -258,22 +244,12 @@ impl ContainerSpec {
         let mut annotations = self.annotations.clone();
         self.facts.write(&mut annotations);
         v1::ContainerConfig {
-            metadata: Some(v1::ContainerMetadata {
-                name: self.name.clone(),
-                attempt: self.facts.restart_count,
-            }),
+            metadata: Some(v1::ContainerMetadata { name: self.name.clone(), attempt: self.facts.restart_count }),
             image: Some(self.image.to_cri()),
             command: self.command.clone(),
             args: self.args.clone(),
             working_dir: self.working_dir.clone(),
-            envs: self
-                .env
-                .iter()
-                .map(|(key, value)| v1::KeyValue {
-                    key: key.clone(),
-                    value: value.clone().into(),
-                })
-                .collect(),
+            envs: self.env.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into() }).collect(),
             mounts: self.mounts.iter().map(Mount::to_cri).collect(),
             devices: self.devices.iter().map(Device::to_cri).collect(),
             labels,
@@ -287,11 +263,7 @@ impl ContainerSpec {
                 security_context: Some(self.security.to_cri(&self.namespaces)),
             }),
             windows: None,
-            cdi_devices: self
-                .cdi_devices
-                .iter()
-                .map(|name| v1::CdiDevice { name: name.clone() })
-                .collect(),
+            cdi_devices: self.cdi_devices.iter().map(|name| v1::CdiDevice { name: name.clone() }).collect(),
             stop_signal: self.stop_signal.unwrap_or(v1::Signal::RuntimeDefault) as i32,
         }
     }
@@ -299,11 +271,7 @@ impl ContainerSpec {
 
 impl Device {
     fn to_cri(&self) -> v1::Device {
-        v1::Device {
-            container_path: self.container_path.clone(),
-            host_path: self.host_path.clone(),
-            permissions: self.permissions.clone(),
-        }
+        v1::Device { container_path: self.container_path.clone(), host_path: self.host_path.clone(), permissions: self.permissions.clone() }
     }
 }
 
@@ -313,10 +281,7 @@ mod tests {
     use crate::security::{MASKED_PATHS, PidNamespace};
 
     fn spec() -> ContainerSpec {
-        let image = Image {
-            image_ref: "sha256:1".into(),
-            ..Image::named("web:1")
-        };
+        let image = Image { image_ref: "sha256:1".into(), ..Image::named("web:1") };
         let mut s = ContainerSpec::new(PodIdentity::new("u1", "ns", "p"), "web", image);
         s.facts.restart_count = 4;
         s
@@ -335,24 +300,14 @@ mod tests {
     #[test]
     fn the_image_is_asked_for_by_id_and_remembered_by_name() {
         let image = spec().to_cri().image.expect("always sent");
-        assert_eq!(
-            (image.image.as_str(), image.user_specified_image.as_str()),
-            ("sha256:1", "web:1")
-        );
+        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:1", "web:1"));
     }
 
     #[test]
     fn masks_follow_proc_mount() {
         let mut s = spec();
-        s.security.proc_mount = ProcMount::Default {
-            also_masked: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
-        };
-        let sc = |s: &ContainerSpec| {
-            s.to_cri()
-                .linux
-                .and_then(|l| l.security_context)
-                .expect("always sent")
-        };
+        s.security.proc_mount = ProcMount::Default { also_masked: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()] };
+        let sc = |s: &ContainerSpec| s.to_cri().linux.and_then(|l| l.security_context).expect("always sent");
         assert_eq!(sc(&s).masked_paths.len(), MASKED_PATHS.len() + 1);
         assert_eq!(sc(&s).readonly_paths.len(), 5);
         s.security.proc_mount = ProcMount::Unmasked;
@@ -363,12 +318,7 @@ mod tests {
     fn a_numeric_user_leaves_no_room_for_a_name() {
         let mut s = spec();
         s.security.run_as_username = "www".into();
-        let sc = |s: &ContainerSpec| {
-            s.to_cri()
-                .linux
-                .and_then(|l| l.security_context)
-                .expect("always sent")
-        };
+        let sc = |s: &ContainerSpec| s.to_cri().linux.and_then(|l| l.security_context).expect("always sent");
         assert_eq!(sc(&s).run_as_username, "www");
         s.security.run_as_user = Some(0);
         assert_eq!(sc(&s).run_as_username, "");
@@ -385,15 +335,9 @@ mod tests {
         let m = s.to_cri().mounts;
         assert_eq!(m[0].host_path, "/h");
         assert!(m[0].recursive_read_only && m[0].readonly);
-        assert_eq!(
-            m[0].propagation(),
-            v1::MountPropagation::PropagationHostToContainer
-        );
+        assert_eq!(m[0].propagation(), v1::MountPropagation::PropagationHostToContainer);
         assert_eq!(m[1].host_path, "");
-        assert_eq!(
-            m[1].image.as_ref().map(|i| i.image.as_str()),
-            Some("data:1")
-        );
+        assert_eq!(m[1].image.as_ref().map(|i| i.image.as_str()), Some("data:1"));
         assert_eq!(m[1].image_sub_path, "sub");
     }
 
@@ -401,11 +345,7 @@ mod tests {
     fn an_ephemeral_container_joins_its_targets_processes() {
         let mut s = spec();
         s.namespaces.pid = PidNamespace::Target("abc".into());
-        let sc = s
-            .to_cri()
-            .linux
-            .and_then(|l| l.security_context)
-            .expect("always sent");
+        let sc = s.to_cri().linux.and_then(|l| l.security_context).expect("always sent");
         let options = sc.namespace_options.expect("always sent");
         assert_eq!(options.pid(), v1::NamespaceMode::Target);
         assert_eq!(options.target_id, "abc");

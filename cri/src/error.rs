@@ -76,7 +76,7 @@ pub enum Kind {
 
 /// A failed call: which one, on what, and what the runtime said.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{verb} {object}: {}{}", self.rpc_text(), self.hint())]
+#[error("{verb}{}{object}: {}{}", if object.is_empty() { "" } else { " " }, self.rpc_text(), self.hint())]
 pub struct Error {
     pub kind: Kind,
     pub verb: Verb,
@@ -102,18 +102,8 @@ impl Error {
             Some(cause) => cause.to_string().into(),
             None => status.message().into(),
         };
-        let code = if kind == Kind::Unavailable {
-            Code::Unavailable
-        } else {
-            status.code()
-        };
-        Error {
-            kind,
-            verb,
-            object: object.into(),
-            code,
-            description,
-        }
+        let code = if kind == Kind::Unavailable { Code::Unavailable } else { status.code() };
+        Error { kind, verb, object: object.into(), code, description }
     }
 
     /// No answer within `deadline`; the text is the one Go's gRPC gives.
@@ -129,31 +119,17 @@ impl Error {
 
     /// The runtime answered, but not as the interface promises.
     pub fn malformed(verb: Verb, object: &str, what: &str) -> Self {
-        Error {
-            kind: Kind::Other,
-            verb,
-            object: object.into(),
-            code: Code::Internal,
-            description: what.into(),
-        }
+        Error { kind: Kind::Other, verb, object: object.into(), code: Code::Internal, description: what.into() }
     }
 
     /// As a kubelet prints a failed call: `rpc error: code = NotFound desc = …`.
     pub fn rpc_text(&self) -> String {
-        format!(
-            "rpc error: code = {} desc = {}",
-            go_code(self.code),
-            self.description
-        )
+        format!("rpc error: code = {} desc = {}", go_code(self.code), self.description)
     }
 
     /// As a kubelet prints a failed pull: code `Unknown` says nothing and is left out.
     pub fn pull_text(&self) -> String {
-        if self.code == Code::Unknown {
-            self.description.to_string()
-        } else {
-            self.rpc_text()
-        }
+        if self.code == Code::Unknown { self.description.to_string() } else { self.rpc_text() }
     }
 
     /// Which waiting reason a failed pull leads to. Runtimes signal the two special ones by the
@@ -265,36 +241,19 @@ mod tests {
 
     #[test]
     fn texts_are_those_a_kubelet_shows() {
-        let e = failed(
-            Code::NotFound,
-            "failed to pull and unpack image \"x\": not found",
-        );
-        assert_eq!(
-            e.rpc_text(),
-            "rpc error: code = NotFound desc = failed to pull and unpack image \"x\": not found"
-        );
+        let e = failed(Code::NotFound, "failed to pull and unpack image \"x\": not found");
+        assert_eq!(e.rpc_text(), "rpc error: code = NotFound desc = failed to pull and unpack image \"x\": not found");
         assert_eq!(e.pull_text(), e.rpc_text());
         assert_eq!(failed(Code::Unknown, "no luck").pull_text(), "no luck");
-        assert_eq!(
-            failed(Code::Cancelled, "x").rpc_text(),
-            "rpc error: code = Unavailable desc = x"
-        );
+        assert_eq!(failed(Code::Cancelled, "x").rpc_text(), "rpc error: code = Unavailable desc = x");
     }
 
     #[test]
     fn pull_tokens_are_recognised_at_the_start_only() {
         let at_start = failed(Code::Unknown, "RegistryUnavailable: down for today");
-        assert_eq!(
-            at_start.pull_reason(),
-            PullFailure::RegistryUnavailable {
-                rest: ": down for today".into()
-            }
-        );
+        assert_eq!(at_start.pull_reason(), PullFailure::RegistryUnavailable { rest: ": down for today".into() });
         let signature = failed(Code::Unknown, "SignatureValidationFailed");
-        assert_eq!(
-            signature.pull_reason(),
-            PullFailure::SignatureValidationFailed { rest: "".into() }
-        );
+        assert_eq!(signature.pull_reason(), PullFailure::SignatureValidationFailed { rest: "".into() });
         let inside = failed(Code::Unknown, "oh: RegistryUnavailable");
         assert_eq!(inside.pull_reason(), PullFailure::ErrImagePull);
         // With a code other than Unknown the text starts with "rpc error", as upstream's does.
@@ -318,10 +277,7 @@ mod tests {
     #[test]
     fn the_message_names_call_object_and_cause() {
         let e = Error::timeout(Verb::StopContainer, "abc");
-        assert_eq!(
-            e.to_string(),
-            "StopContainer abc: rpc error: code = DeadlineExceeded desc = context deadline exceeded"
-        );
+        assert_eq!(e.to_string(), "StopContainer abc: rpc error: code = DeadlineExceeded desc = context deadline exceeded");
         assert!(e.outcome_unknown());
     }
 }

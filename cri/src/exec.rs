@@ -30,43 +30,18 @@ pub struct Streams {
 impl Client {
     /// Runs a command to its end. Without `timeout` there is no deadline at all, as for lifecycle
     /// hooks; a command that overruns it fails as `Timeout`.
-    pub async fn exec_sync(
-        &self,
-        container_id: &str,
-        command: &[String],
-        timeout: Option<Duration>,
-    ) -> Result<Output, Error> {
+    pub async fn exec_sync(&self, container_id: &str, command: &[String], timeout: Option<Duration>) -> Result<Output, Error> {
         // The interface counts whole seconds and reads 0 as "none".
         let seconds = timeout.map_or(0, |t| t.as_secs_f64().ceil().max(1.0) as i64);
-        let message = v1::ExecSyncRequest {
-            container_id: container_id.into(),
-            cmd: command.to_vec(),
-            timeout: seconds,
-        };
+        let message = v1::ExecSyncRequest { container_id: container_id.into(), cmd: command.to_vec(), timeout: seconds };
         let deadline = timeout.map(|t| t.saturating_add(self.request_timeout));
         let verb = Verb::ExecSync;
-        let answer = call!(
-            self.runtime,
-            exec_sync,
-            verb,
-            container_id,
-            deadline,
-            message
-        )?;
-        Ok(Output {
-            stdout: answer.stdout,
-            stderr: answer.stderr,
-            exit_code: answer.exit_code,
-        })
+        let answer = call!(self.runtime, exec_sync, verb, container_id, deadline, message)?;
+        Ok(Output { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
     }
 
     /// Address of a stream that runs `command`.
-    pub async fn exec_url(
-        &self,
-        container_id: &str,
-        command: &[String],
-        streams: Streams,
-    ) -> Result<String, Error> {
+    pub async fn exec_url(&self, container_id: &str, command: &[String], streams: Streams) -> Result<String, Error> {
         let message = v1::ExecRequest {
             container_id: container_id.into(),
             cmd: command.to_vec(),
@@ -96,10 +71,7 @@ impl Client {
 
     /// Address of a stream to ports of the sandbox.
     pub async fn port_forward_url(&self, sandbox_id: &str, ports: &[u16]) -> Result<String, Error> {
-        let message = v1::PortForwardRequest {
-            pod_sandbox_id: sandbox_id.into(),
-            port: ports.iter().map(|p| i32::from(*p)).collect(),
-        };
+        let message = v1::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port: ports.iter().map(|p| i32::from(*p)).collect() };
         let (verb, id) = (Verb::PortForward, sandbox_id);
         let answer = call!(self.runtime, port_forward, verb, id, self.usual(), message)?;
         address(verb, id, answer.url)

@@ -33,26 +33,18 @@ pub enum RegistrySecret {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("server_address", &self.server_address)
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("server_address", &self.server_address).finish_non_exhaustive()
     }
 }
 
 impl Credentials {
     pub fn basic(username: &str, password: &str) -> Self {
         let (username, password) = (username.into(), password.into());
-        Credentials {
-            secret: RegistrySecret::Basic { username, password },
-            server_address: String::new(),
-        }
+        Credentials { secret: RegistrySecret::Basic { username, password }, server_address: String::new() }
     }
 
     fn to_cri(&self) -> v1::AuthConfig {
-        let mut auth = v1::AuthConfig {
-            server_address: self.server_address.clone(),
-            ..Default::default()
-        };
+        let mut auth = v1::AuthConfig { server_address: self.server_address.clone(), ..Default::default() };
         match &self.secret {
             RegistrySecret::Basic { username, password } => {
                 auth.username.clone_from(username);
@@ -111,25 +103,13 @@ pub struct Pulled {
 impl Client {
     /// `None` if the image is not there.
     pub async fn image_status(&self, image: &Image) -> Result<Option<ImageFacts>, Error> {
-        let message = v1::ImageStatusRequest {
-            image: Some(image.to_cri()),
-            verbose: false,
-        };
+        let message = v1::ImageStatusRequest { image: Some(image.to_cri()), verbose: false };
         let (verb, object) = (Verb::ImageStatus, &image.image_ref);
-        match call!(
-            self.images,
-            image_status,
-            verb,
-            object,
-            self.usual(),
-            message
-        ) {
+        match call!(self.images, image_status, verb, object, self.usual(), message) {
             Ok(answer) => match answer.image {
-                Some(i) if i.id.is_empty() || i.size == 0 => Err(Error::malformed(
-                    verb,
-                    object,
-                    &format!("Id or size of image {object:?} is not set"),
-                )),
+                Some(i) if i.id.is_empty() || i.size == 0 => {
+                    Err(Error::malformed(verb, object, &format!("Id or size of image {object:?} is not set")))
+                }
                 found => Ok(found.map(ImageFacts::from_cri)),
             },
             Err(e) if e.is_not_found() => Ok(None),
@@ -139,12 +119,7 @@ impl Client {
 
     /// Pulls with one set of credentials or none; returns the reference to use from now on. No
     /// deadline: large images are slow, and dropping the future cancels the pull.
-    pub async fn pull(
-        &self,
-        image: &Image,
-        credentials: Option<&Credentials>,
-        sandbox: Option<&SandboxSpec>,
-    ) -> Result<String, Error> {
+    pub async fn pull(&self, image: &Image, credentials: Option<&Credentials>, sandbox: Option<&SandboxSpec>) -> Result<String, Error> {
         let message = v1::PullImageRequest {
             image: Some(image.to_cri()),
             auth: credentials.map(Credentials::to_cri),
@@ -171,10 +146,7 @@ impl Client {
     ) -> Result<Pulled, Vec<Error>> {
         if credentials.is_empty() {
             return match self.pull(image, None, sandbox).await {
-                Ok(image_ref) => Ok(Pulled {
-                    image_ref,
-                    used: None,
-                }),
+                Ok(image_ref) => Ok(Pulled { image_ref, used: None }),
                 Err(e) => Err(vec![e]),
             };
         }
@@ -182,10 +154,7 @@ impl Client {
         for (i, one) in credentials.iter().enumerate() {
             match self.pull(image, Some(one), sandbox).await {
                 Ok(image_ref) => {
-                    return Ok(Pulled {
-                        image_ref,
-                        used: Some(i),
-                    });
+                    return Ok(Pulled { image_ref, used: Some(i) });
                 }
                 Err(e) => failures.push(e),
             }
@@ -195,48 +164,21 @@ impl Client {
 
     pub async fn list_images(&self) -> Result<Vec<ImageFacts>, Error> {
         let message = v1::ListImagesRequest { filter: None };
-        let answer = call!(
-            self.images,
-            list_images,
-            Verb::ListImages,
-            "",
-            self.usual(),
-            message
-        )?;
-        Ok(answer
-            .images
-            .into_iter()
-            .map(ImageFacts::from_cri)
-            .collect())
+        let answer = call!(self.images, list_images, Verb::ListImages, "", self.usual(), message)?;
+        Ok(answer.images.into_iter().map(ImageFacts::from_cri).collect())
     }
 
     pub async fn remove_image(&self, image: &Image) -> Result<(), Error> {
-        let message = v1::RemoveImageRequest {
-            image: Some(image.to_cri()),
-        };
+        let message = v1::RemoveImageRequest { image: Some(image.to_cri()) };
         let (verb, object) = (Verb::RemoveImage, &image.image_ref);
-        let result = call!(
-            self.images,
-            remove_image,
-            verb,
-            object,
-            self.usual(),
-            message
-        );
+        let result = call!(self.images, remove_image, verb, object, self.usual(), message);
         ignore_not_found(result.map(drop))
     }
 
     /// Use of the file systems that hold images and writable layers.
     pub async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Error> {
         let message = v1::ImageFsInfoRequest {};
-        call!(
-            self.images,
-            image_fs_info,
-            Verb::ImageFsInfo,
-            "",
-            self.usual(),
-            message
-        )
+        call!(self.images, image_fs_info, Verb::ImageFsInfo, "", self.usual(), message)
     }
 }
 
@@ -252,26 +194,11 @@ mod tests {
 
     #[test]
     fn each_kind_of_secret_has_its_own_field() {
-        let auth = |secret| {
-            Credentials {
-                secret,
-                server_address: "r".into(),
-            }
-            .to_cri()
-        };
+        let auth = |secret| Credentials { secret, server_address: "r".into() }.to_cri();
         assert_eq!(auth(RegistrySecret::Encoded("x".into())).auth, "x");
-        assert_eq!(
-            auth(RegistrySecret::IdentityToken("x".into())).identity_token,
-            "x"
-        );
-        assert_eq!(
-            auth(RegistrySecret::RegistryToken("x".into())).registry_token,
-            "x"
-        );
+        assert_eq!(auth(RegistrySecret::IdentityToken("x".into())).identity_token, "x");
+        assert_eq!(auth(RegistrySecret::RegistryToken("x".into())).registry_token, "x");
         let basic = Credentials::basic("u", "p").to_cri();
-        assert_eq!(
-            (basic.username.as_str(), basic.password.as_str()),
-            ("u", "p")
-        );
+        assert_eq!((basic.username.as_str(), basic.password.as_str()), ("u", "p"));
     }
 }

@@ -59,20 +59,12 @@ pub struct PodIdentity {
 
 impl PodIdentity {
     pub fn new(uid: &str, namespace: &str, name: &str) -> Self {
-        PodIdentity {
-            uid: uid.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        PodIdentity { uid: uid.into(), namespace: namespace.into(), name: name.into() }
     }
 
     /// Adds the three labels that make an object this pod's.
     pub fn write(&self, labels: &mut BTreeMap<String, String>) {
-        for (key, value) in [
-            (POD_NAME, &self.name),
-            (POD_NAMESPACE, &self.namespace),
-            (POD_UID, &self.uid),
-        ] {
+        for (key, value) in [(POD_NAME, &self.name), (POD_NAMESPACE, &self.namespace), (POD_UID, &self.uid)] {
             labels.insert(key.into(), value.to_string());
         }
     }
@@ -80,11 +72,7 @@ impl PodIdentity {
     /// `None` where one of the three labels is missing: the object is not a kubelet's.
     pub fn read(labels: &BTreeMap<String, String>) -> Option<Self> {
         let get = |key| labels.get(key).filter(|v: &&String| !v.is_empty());
-        Some(PodIdentity::new(
-            get(POD_UID)?,
-            get(POD_NAMESPACE)?,
-            get(POD_NAME)?,
-        ))
+        Some(PodIdentity::new(get(POD_UID)?, get(POD_NAMESPACE)?, get(POD_NAME)?))
     }
 
     /// The label filter that finds everything of one pod.
@@ -120,9 +108,7 @@ impl ContainerKind {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Init, Self::Sidecar, Self::Regular, Self::Ephemeral]
-            .into_iter()
-            .find(|k| k.as_str() == text)
+        [Self::Init, Self::Sidecar, Self::Regular, Self::Ephemeral].into_iter().find(|k| k.as_str() == text)
     }
 }
 
@@ -173,10 +159,7 @@ impl ContainerFacts {
             put(HASH, format!("{hash:x}"));
         }
         put(RESTART_COUNT, self.restart_count.to_string());
-        put(
-            TERMINATION_MESSAGE_PATH,
-            self.termination_message_path.to_string(),
-        );
+        put(TERMINATION_MESSAGE_PATH, self.termination_message_path.to_string());
         let policy = match self.termination_message_policy {
             TerminationMessagePolicy::File => "File",
             TerminationMessagePolicy::FallbackToLogsOnError => "FallbackToLogsOnError",
@@ -215,9 +198,7 @@ impl ContainerFacts {
                 _ => TerminationMessagePolicy::File,
             },
             pre_stop_handler: get(PRE_STOP_HANDLER).map(Into::into),
-            ports: get(PORTS)
-                .and_then(|t| serde_json::from_str(t).ok())
-                .unwrap_or_default(),
+            ports: get(PORTS).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default(),
             deletion_grace_period: get(DELETION_GRACE_PERIOD).and_then(|t| t.parse().ok()),
             termination_grace_period: get(TERMINATION_GRACE_PERIOD).and_then(|t| t.parse().ok()),
             crash_streak: get(CRASH_STREAK).and_then(|t| t.parse().ok()),
@@ -339,16 +320,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_wrongly_reads_as_absent() {
-        let junk: BTreeMap<_, _> = [
-            HASH,
-            RESTART_COUNT,
-            PORTS,
-            CRASH_STREAK,
-            KIND,
-            DELETION_GRACE_PERIOD,
-        ]
-        .map(|k| (k.to_owned(), "zz!".to_owned()))
-        .into();
+        let junk: BTreeMap<_, _> =
+            [HASH, RESTART_COUNT, PORTS, CRASH_STREAK, KIND, DELETION_GRACE_PERIOD].map(|k| (k.to_owned(), "zz!".to_owned())).into();
         assert_eq!(ContainerFacts::read(&junk), ContainerFacts::default());
     }
 
@@ -356,10 +329,7 @@ mod tests {
     fn an_object_without_all_three_labels_is_not_ours() {
         let mut labels = BTreeMap::new();
         PodIdentity::new("u", "ns", "p").write(&mut labels);
-        assert_eq!(
-            PodIdentity::read(&labels),
-            Some(PodIdentity::new("u", "ns", "p"))
-        );
+        assert_eq!(PodIdentity::read(&labels), Some(PodIdentity::new("u", "ns", "p")));
         for key in [POD_UID, POD_NAME, POD_NAMESPACE] {
             let mut fewer = labels.clone();
             fewer.remove(key);
@@ -368,22 +338,15 @@ mod tests {
     }
 
     fn port() -> impl Strategy<Value = ContainerPort> {
-        (
-            "[a-z]{0,5}",
-            0..65536i32,
-            1..65536i32,
-            "(TCP|UDP|SCTP|)",
-            "[0-9.]{0,8}",
+        ("[a-z]{0,5}", 0..65536i32, 1..65536i32, "(TCP|UDP|SCTP|)", "[0-9.]{0,8}").prop_map(
+            |(name, host_port, container_port, protocol, host_ip)| ContainerPort {
+                name: name.into(),
+                host_port,
+                container_port,
+                protocol: protocol.into(),
+                host_ip: host_ip.into(),
+            },
         )
-            .prop_map(|(name, host_port, container_port, protocol, host_ip)| {
-                ContainerPort {
-                    name: name.into(),
-                    host_port,
-                    container_port,
-                    protocol: protocol.into(),
-                    host_ip: host_ip.into(),
-                }
-            })
     }
 
     prop_compose! {

@@ -4,7 +4,7 @@
 //! sandboxes and containers ([`labels`]), the way from plain inputs to messages ([`sandbox_config`],
 //! [`container_config`], [`resources`], [`security`]), the way from messages to an
 //! [`ObservedPod`](snapshot::ObservedPod) ([`snapshot`]), and the calls themselves ([`client`],
-//! [`images`], [`exec`]).
+//! [`images`], [`exec`], [`events`], [`exit_watch`]).
 //!
 //! Must never: know Kubernetes API types, decide what to do about what it sees, retry by itself.
 //!
@@ -14,7 +14,11 @@
 pub mod client;
 pub mod container_config;
 pub mod error;
+pub mod events;
 pub mod exec;
+pub mod exit_watch;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod images;
 pub mod labels;
 pub mod resources;

@@ -52,8 +52,7 @@ impl Resources {
 
     /// cgroup v2: how much swap the container may use; 0 is a kubelet's default.
     pub fn swap_max(mut self, bytes: u64) -> Self {
-        self.unified
-            .insert("memory.swap.max".into(), bytes.to_string());
+        self.unified.insert("memory.swap.max".into(), bytes.to_string());
         self
     }
 
@@ -69,10 +68,7 @@ impl Resources {
             hugepage_limits: self
                 .hugepages
                 .iter()
-                .map(|(size, limit)| v1::HugepageLimit {
-                    page_size: size.to_string(),
-                    limit: *limit,
-                })
+                .map(|(size, limit)| v1::HugepageLimit { page_size: size.to_string(), limit: *limit })
                 .collect(),
             unified: self.unified.clone(),
             memory_swap_limit_in_bytes: self.memory_swap_limit,
@@ -89,11 +85,7 @@ impl Resources {
             oom_score_adj: r.oom_score_adj,
             cpuset_cpus: r.cpuset_cpus.as_str().into(),
             cpuset_mems: r.cpuset_mems.as_str().into(),
-            hugepages: r
-                .hugepage_limits
-                .iter()
-                .map(|h| (h.page_size.as_str().into(), h.limit))
-                .collect(),
+            hugepages: r.hugepage_limits.iter().map(|h| (h.page_size.as_str().into(), h.limit)).collect(),
             unified: r.unified.clone(),
         }
     }
@@ -101,20 +93,12 @@ impl Resources {
 
 /// cgroup v1 shares for so many millicores: 1024 per core, between 2 and 262144.
 pub fn shares(milli: i64) -> i64 {
-    if milli == 0 {
-        2
-    } else {
-        (milli.saturating_mul(1024) / 1000).clamp(2, 262_144)
-    }
+    if milli == 0 { 2 } else { (milli.saturating_mul(1024) / 1000).clamp(2, 262_144) }
 }
 
 /// CFS quota in µs for so many millicores: at least 1 ms, and 0 (none) for 0.
 pub fn quota(milli: i64, period: i64) -> i64 {
-    if milli == 0 {
-        0
-    } else {
-        (milli.saturating_mul(period) / 1000).max(1000)
-    }
+    if milli == 0 { 0 } else { (milli.saturating_mul(period) / 1000).max(1000) }
 }
 
 #[cfg(test)]
@@ -124,23 +108,14 @@ mod tests {
 
     #[test]
     fn shares_and_quota_keep_to_their_bounds() {
-        assert_eq!(
-            [0, 1, 2, 100, 1000, 300_000].map(shares),
-            [2, 2, 2, 102, 1024, 262_144]
-        );
-        assert_eq!(
-            [0, 1, 10, 250].map(|m| quota(m, 100_000)),
-            [0, 1000, 1000, 25_000]
-        );
+        assert_eq!([0, 1, 2, 100, 1000, 300_000].map(shares), [2, 2, 2, 102, 1024, 262_144]);
+        assert_eq!([0, 1, 10, 250].map(|m| quota(m, 100_000)), [0, 1000, 1000, 25_000]);
     }
 
     #[test]
     fn cpu_shares_come_from_the_limit_when_nothing_is_requested() {
         let r = Resources::default().cpu(None, Some(500), 100_000);
-        assert_eq!(
-            (r.cpu_shares, r.cpu_quota, r.cpu_period),
-            (512, 50_000, 100_000)
-        );
+        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (512, 50_000, 100_000));
         let r = Resources::default().cpu(Some(100), None, 100_000);
         assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (102, 0, 0));
         assert_eq!(Resources::default().cpu(None, None, 100_000).cpu_shares, 2);

@@ -123,11 +123,7 @@ impl SandboxSpec {
                 attempt: self.attempt,
             }),
             // The node's own name is kept with the node's own network.
-            hostname: if self.namespaces.host_network {
-                String::new()
-            } else {
-                self.hostname.clone()
-            },
+            hostname: if self.namespaces.host_network { String::new() } else { self.hostname.clone() },
             log_directory: self.log_directory.clone(),
             dns_config: self.dns.as_ref().map(|d| v1::DnsConfig {
                 servers: d.servers.clone(),
@@ -179,8 +175,7 @@ mod tests {
     fn kubelet_labels_win_over_the_pods_own() {
         let mut s = spec();
         s.labels.insert("app".into(), "x".into());
-        s.labels
-            .insert("io.kubernetes.pod.uid".into(), "forged".into());
+        s.labels.insert("io.kubernetes.pod.uid".into(), "forged".into());
         let labels = s.to_cri().labels;
         assert_eq!(labels["io.kubernetes.pod.uid"], "u1");
         assert_eq!(labels["app"], "x");
@@ -195,9 +190,7 @@ mod tests {
         let config = s.to_cri();
         assert_eq!(config.hostname, "");
         let security = config.linux.and_then(|l| l.security_context);
-        let options = security
-            .and_then(|s| s.namespace_options)
-            .expect("always sent");
+        let options = security.and_then(|s| s.namespace_options).expect("always sent");
         assert_eq!(options.network(), v1::NamespaceMode::Node);
         assert_eq!(options.ipc(), v1::NamespaceMode::Pod);
         assert_eq!(options.userns_options, None);
@@ -206,21 +199,11 @@ mod tests {
     #[test]
     fn seccomp_of_the_sandbox_is_always_the_runtimes_default() {
         for privileged in [false, true] {
-            let s = SandboxSpec {
-                privileged,
-                ..spec()
-            };
-            let security = s
-                .to_cri()
-                .linux
-                .and_then(|l| l.security_context)
-                .expect("always sent");
+            let s = SandboxSpec { privileged, ..spec() };
+            let security = s.to_cri().linux.and_then(|l| l.security_context).expect("always sent");
             assert_eq!(security.privileged, privileged);
             let seccomp = security.seccomp.expect("always sent");
-            assert_eq!(
-                seccomp.profile_type(),
-                v1::security_profile::ProfileType::RuntimeDefault
-            );
+            assert_eq!(seccomp.profile_type(), v1::security_profile::ProfileType::RuntimeDefault);
         }
     }
 
@@ -228,26 +211,12 @@ mod tests {
     fn a_user_namespace_carries_its_mappings() {
         let mut s = spec();
         s.namespaces.pid = PidNamespace::Pod;
-        let run = crate::security::IdMapping {
-            host_id: 65536,
-            container_id: 0,
-            length: 65536,
-        };
-        s.namespaces.user = Some(crate::security::UserNamespace {
-            uids: vec![run],
-            gids: vec![run],
-        });
+        let run = crate::security::IdMapping { host_id: 65536, container_id: 0, length: 65536 };
+        s.namespaces.user = Some(crate::security::UserNamespace { uids: vec![run], gids: vec![run] });
         let options = s.namespaces.to_cri();
         assert_eq!(options.pid(), v1::NamespaceMode::Pod);
         let user = options.userns_options.expect("asked for");
         assert_eq!(user.mode(), v1::NamespaceMode::Pod);
-        assert_eq!(
-            user.uids,
-            [v1::IdMapping {
-                host_id: 65536,
-                container_id: 0,
-                length: 65536
-            }]
-        );
+        assert_eq!(user.uids, [v1::IdMapping { host_id: 65536, container_id: 0, length: 65536 }]);
     }
 }

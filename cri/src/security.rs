@@ -29,11 +29,7 @@ pub struct IdMapping {
 
 impl IdMapping {
     pub(crate) fn to_cri(self) -> v1::IdMapping {
-        v1::IdMapping {
-            host_id: self.host_id,
-            container_id: self.container_id,
-            length: self.length,
-        }
+        v1::IdMapping { host_id: self.host_id, container_id: self.container_id, length: self.length }
     }
 }
 
@@ -56,8 +52,7 @@ pub struct Namespaces {
 
 impl Namespaces {
     pub fn to_cri(&self) -> v1::NamespaceOption {
-        let node_or_pod =
-            |node| if node { v1::NamespaceMode::Node } else { v1::NamespaceMode::Pod } as i32;
+        let node_or_pod = |node| if node { v1::NamespaceMode::Node } else { v1::NamespaceMode::Pod } as i32;
         let (pid, target_id) = match &self.pid {
             PidNamespace::Container => (v1::NamespaceMode::Container, String::new()),
             PidNamespace::Pod => (v1::NamespaceMode::Pod, String::new()),
@@ -94,10 +89,7 @@ impl Profile {
             Profile::Unconfined => (ProfileType::Unconfined, String::new()),
             Profile::Localhost(at) => (ProfileType::Localhost, at.to_string()),
         };
-        v1::SecurityProfile {
-            profile_type: kind as i32,
-            localhost_ref,
-        }
+        v1::SecurityProfile { profile_type: kind as i32, localhost_ref }
     }
 }
 
@@ -150,9 +142,7 @@ pub enum ProcMount {
 
 impl Default for ProcMount {
     fn default() -> Self {
-        ProcMount::Default {
-            also_masked: Vec::new(),
-        }
+        ProcMount::Default { also_masked: Vec::new() }
     }
 }
 
@@ -173,13 +163,7 @@ pub const MASKED_PATHS: [&str; 12] = [
 ];
 
 /// Read-only in containers.
-pub const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 impl ProcMount {
     /// Masked and read-only paths.
@@ -187,11 +171,7 @@ impl ProcMount {
         match self {
             ProcMount::Unmasked => (Vec::new(), Vec::new()),
             ProcMount::Default { also_masked } => (
-                MASKED_PATHS
-                    .iter()
-                    .map(|p| (*p).to_owned())
-                    .chain(also_masked.iter().cloned())
-                    .collect(),
+                MASKED_PATHS.iter().map(|p| (*p).to_owned()).chain(also_masked.iter().cloned()).collect(),
                 READONLY_PATHS.iter().map(|p| (*p).to_owned()).collect(),
             ),
         }

@@ -13,9 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use crate::labels::{
-    ContainerFacts, ContainerKind, ContainerPort, PodIdentity, TerminationMessagePolicy,
-};
+pub use crate::labels::{ContainerFacts, ContainerKind, ContainerPort, PodIdentity, TerminationMessagePolicy};
 pub use crate::resources::Resources;
 pub use read::{Changes, ListedPod, Listing, container, sandbox};
 
@@ -120,11 +118,7 @@ pub struct ObservedMount {
 
 impl ObservedPod {
     pub fn identity(&self) -> PodIdentity {
-        PodIdentity {
-            uid: self.uid.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-        }
+        PodIdentity { uid: self.uid.clone(), namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
     /// The newest sandbox, ready or not.
@@ -133,10 +127,7 @@ impl ObservedPod {
     }
 
     /// All records of one container, newest first.
-    pub fn records<'a>(
-        &'a self,
-        name: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<ObservedContainer>> {
+    pub fn records<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<ObservedContainer>> {
         self.containers.iter().filter(move |c| &*c.name == name)
     }
 
@@ -170,10 +161,7 @@ impl ObservedContainer {
         if path.is_empty() {
             return None;
         }
-        self.mounts
-            .iter()
-            .find(|m| m.container_path == *path)
-            .map(|m| &*m.host_path)
+        self.mounts.iter().find(|m| m.container_path == *path).map(|m| &*m.host_path)
     }
 }
 

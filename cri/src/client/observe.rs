@@ -42,8 +42,7 @@ impl Client {
     /// so that an idle node costs two calls.
     pub async fn list_all(&self, previous: &[Arc<ObservedPod>]) -> Result<Relist, Error> {
         let listing = self.list(None).await?;
-        let known: HashMap<&str, &Arc<ObservedPod>> =
-            previous.iter().map(|p| (&*p.uid, p)).collect();
+        let known: HashMap<&str, &Arc<ObservedPod>> = previous.iter().map(|p| (&*p.uid, p)).collect();
         let mut relist = Relist::default();
         let mut reads = futures_util::stream::iter(listing.pods.values().map(|listed| {
             let known = known.get(&*listed.identity.uid).copied();
@@ -51,10 +50,7 @@ impl Client {
                 if let Some(p) = known.filter(|p| listed.matches(p)) {
                     return Ok(p.clone());
                 }
-                self.read(listed, known.map(|p| &**p))
-                    .await
-                    .map(Arc::new)
-                    .map_err(|e| (listed.identity.uid.clone(), e))
+                self.read(listed, known.map(|p| &**p)).await.map(Arc::new).map_err(|e| (listed.identity.uid.clone(), e))
             }
         }))
         .buffered(AT_ONCE);
@@ -71,11 +67,7 @@ impl Client {
     /// One pod: two filtered lists at once, then the statuses at once. Of `previous`, records that
     /// cannot change any more (exited containers, sandboxes in the same state) are taken over;
     /// running containers are read anew. `None` if the runtime holds nothing of the pod.
-    pub async fn observe(
-        &self,
-        pod_uid: &str,
-        previous: Option<&ObservedPod>,
-    ) -> Result<Option<ObservedPod>, Error> {
+    pub async fn observe(&self, pod_uid: &str, previous: Option<&ObservedPod>) -> Result<Option<ObservedPod>, Error> {
         let listing = self.list(Some(pod_uid)).await?;
         let Some(listed) = listing.pods.get(pod_uid) else {
             return Ok(None);
@@ -89,65 +81,29 @@ impl Client {
         Ok((!pod.is_empty()).then_some(pod))
     }
 
-    async fn read(
-        &self,
-        listed: &snapshot::ListedPod,
-        previous: Option<&ObservedPod>,
-    ) -> Result<ObservedPod, Error> {
+    async fn read(&self, listed: &snapshot::ListedPod, previous: Option<&ObservedPod>) -> Result<ObservedPod, Error> {
         let changes = listed.changes(previous);
-        let sandboxes: FuturesUnordered<_> = changes
-            .sandboxes
-            .iter()
-            .map(|id| self.sandbox_status(id))
-            .collect();
-        let containers: FuturesUnordered<_> = changes
-            .containers
-            .iter()
-            .map(|(id, alive)| self.container_status(id, listed.sandbox_of(id), *alive))
-            .collect();
+        let sandboxes: FuturesUnordered<_> = changes.sandboxes.iter().map(|id| self.sandbox_status(id)).collect();
+        let containers: FuturesUnordered<_> =
+            changes.containers.iter().map(|(id, alive)| self.container_status(id, listed.sandbox_of(id), *alive)).collect();
         let (sandboxes, containers) = try_join(present(sandboxes), present(containers)).await?;
         Ok(listed.assemble(previous, sandboxes, containers))
     }
 
     /// `None` if it is not a kubelet's. Verbose, for the cgroup.
     pub async fn sandbox_status(&self, id: &str) -> Result<Option<ObservedSandbox>, Error> {
-        let message = v1::PodSandboxStatusRequest {
-            pod_sandbox_id: id.into(),
-            verbose: true,
-        };
+        let message = v1::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true };
         let verb = Verb::PodSandboxStatus;
-        let answer = call!(
-            self.runtime,
-            pod_sandbox_status,
-            verb,
-            id,
-            self.usual(),
-            message
-        )?;
+        let answer = call!(self.runtime, pod_sandbox_status, verb, id, self.usual(), message)?;
         Ok(snapshot::sandbox(answer).map(|(_, s)| s))
     }
 
     /// `None` if it is not a kubelet's. With `pid`, also asks for the first process, which costs
     /// the runtime some text.
-    pub async fn container_status(
-        &self,
-        id: &str,
-        sandbox_id: &str,
-        pid: bool,
-    ) -> Result<Option<ObservedContainer>, Error> {
-        let message = v1::ContainerStatusRequest {
-            container_id: id.into(),
-            verbose: pid,
-        };
+    pub async fn container_status(&self, id: &str, sandbox_id: &str, pid: bool) -> Result<Option<ObservedContainer>, Error> {
+        let message = v1::ContainerStatusRequest { container_id: id.into(), verbose: pid };
         let verb = Verb::ContainerStatus;
-        let answer = call!(
-            self.runtime,
-            container_status,
-            verb,
-            id,
-            self.usual(),
-            message
-        )?;
+        let answer = call!(self.runtime, container_status, verb, id, self.usual(), message)?;
         Ok(snapshot::container(answer, sandbox_id).map(|(_, c)| c))
     }
 
@@ -156,20 +112,9 @@ impl Client {
         object: &str,
         label_selector: std::collections::BTreeMap<String, String>,
     ) -> Result<Vec<v1::PodSandbox>, Error> {
-        let filter = (!label_selector.is_empty()).then(|| v1::PodSandboxFilter {
-            label_selector,
-            ..Default::default()
-        });
+        let filter = (!label_selector.is_empty()).then(|| v1::PodSandboxFilter { label_selector, ..Default::default() });
         let (verb, message) = (Verb::ListPodSandbox, v1::ListPodSandboxRequest { filter });
-        call!(
-            self.runtime,
-            list_pod_sandbox,
-            verb,
-            object,
-            self.usual(),
-            message
-        )
-        .map(|a| a.items)
+        call!(self.runtime, list_pod_sandbox, verb, object, self.usual(), message).map(|a| a.items)
     }
 
     async fn list_containers(
@@ -177,20 +122,9 @@ impl Client {
         object: &str,
         label_selector: std::collections::BTreeMap<String, String>,
     ) -> Result<Vec<v1::Container>, Error> {
-        let filter = (!label_selector.is_empty()).then(|| v1::ContainerFilter {
-            label_selector,
-            ..Default::default()
-        });
+        let filter = (!label_selector.is_empty()).then(|| v1::ContainerFilter { label_selector, ..Default::default() });
         let (verb, message) = (Verb::ListContainers, v1::ListContainersRequest { filter });
-        call!(
-            self.runtime,
-            list_containers,
-            verb,
-            object,
-            self.usual(),
-            message
-        )
-        .map(|a| a.containers)
+        call!(self.runtime, list_containers, verb, object, self.usual(), message).map(|a| a.containers)
     }
 }
 

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{
-    ContainerState, Exit, ObservedContainer, ObservedMount, ObservedPod, ObservedSandbox, User,
-};
+use super::{ContainerState, Exit, ObservedContainer, ObservedMount, ObservedPod, ObservedSandbox, User};
 use crate::labels::{CONTAINER_NAME, ContainerFacts, LONGSHORE_PREFIX, PodIdentity};
 use crate::resources::Resources;
 use crate::v1;
@@ -56,13 +54,7 @@ impl Listing {
     }
 
     fn pod(&mut self, identity: PodIdentity) -> &mut ListedPod {
-        self.pods
-            .entry(identity.uid.clone())
-            .or_insert_with(|| ListedPod {
-                identity,
-                sandboxes: Vec::new(),
-                containers: Vec::new(),
-            })
+        self.pods.entry(identity.uid.clone()).or_insert_with(|| ListedPod { identity, sandboxes: Vec::new(), containers: Vec::new() })
     }
 }
 
@@ -129,18 +121,13 @@ impl ListedPod {
 
     /// The sandbox of a listed container; statuses do not say.
     pub fn sandbox_of(&self, container_id: &str) -> &str {
-        self.containers
-            .iter()
-            .find(|c| c.id == container_id)
-            .map_or("", |c| c.pod_sandbox_id.as_str())
+        self.containers.iter().find(|c| c.id == container_id).map_or("", |c| c.pod_sandbox_id.as_str())
     }
 }
 
 impl ObservedPod {
     pub(super) fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| {
-            (b.attempt, b.created_at, &b.id).cmp(&(a.attempt, a.created_at, &a.id))
-        });
+        self.sandboxes.sort_by(|a, b| (b.attempt, b.created_at, &b.id).cmp(&(a.attempt, a.created_at, &a.id)));
         self.containers.sort_by(|a, b| {
             let newest = |c: &ObservedContainer| Reverse((c.attempt, c.created_at));
             (&a.name, newest(a), Reverse(&a.id)).cmp(&(&b.name, newest(b), Reverse(&b.id)))
@@ -158,24 +145,14 @@ fn known_sandbox<'a>(p: &'a ObservedPod, s: &v1::PodSandbox) -> Option<&'a Arc<O
 }
 
 /// The older picture of a listed container, if it still tells the truth.
-fn known_container<'a>(
-    p: &'a ObservedPod,
-    c: &v1::Container,
-) -> Option<&'a Arc<ObservedContainer>> {
+fn known_container<'a>(p: &'a ObservedPod, c: &v1::Container) -> Option<&'a Arc<ObservedContainer>> {
     p.containers.iter().find(|o| {
         *o.id == *c.id
             && matches!(
                 (&o.state, c.state()),
-                (
-                    ContainerState::Created,
-                    v1::ContainerState::ContainerCreated
-                ) | (
-                    ContainerState::Running { .. },
-                    v1::ContainerState::ContainerRunning
-                ) | (
-                    ContainerState::Exited(_),
-                    v1::ContainerState::ContainerExited
-                )
+                (ContainerState::Created, v1::ContainerState::ContainerCreated)
+                    | (ContainerState::Running { .. }, v1::ContainerState::ContainerRunning)
+                    | (ContainerState::Exited(_), v1::ContainerState::ContainerExited)
             )
     })
 }
@@ -204,9 +181,7 @@ struct VerboseLinux {
 impl VerboseInfo {
     /// A runtime's verbose text is nobody's interface: what does not parse tells nothing.
     fn parse(info: &BTreeMap<String, String>) -> Self {
-        info.get("info")
-            .and_then(|t| serde_json::from_str(t).ok())
-            .unwrap_or_default()
+        info.get("info").and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default()
     }
 
     fn pid(&self) -> Option<i32> {
@@ -219,10 +194,7 @@ pub fn sandbox(response: v1::PodSandboxStatusResponse) -> Option<(PodIdentity, O
     let status = response.status?;
     let identity = PodIdentity::read(&status.labels)?;
     let info = VerboseInfo::parse(&response.info);
-    let options = status
-        .linux
-        .and_then(|l| l.namespaces)
-        .and_then(|n| n.options);
+    let options = status.linux.and_then(|l| l.namespaces).and_then(|n| n.options);
     let network = status.network.unwrap_or_default();
     let ips = std::iter::once(network.ip.as_str())
         .chain(network.additional_ips.iter().map(|a| a.ip.as_str()))
@@ -237,17 +209,11 @@ pub fn sandbox(response: v1::PodSandboxStatusResponse) -> Option<(PodIdentity, O
         host_network: options.is_some_and(|o| o.network() == v1::NamespaceMode::Node),
         runtime_handler: status.runtime_handler.into(),
         pid: info.pid(),
-        cgroup_parent: info
-            .config
-            .and_then(|c| c.linux)
-            .map(|l| l.cgroup_parent.into_boxed_str())
-            .filter(|p| !p.is_empty()),
+        cgroup_parent: info.config.and_then(|c| c.linux).map(|l| l.cgroup_parent.into_boxed_str()).filter(|p| !p.is_empty()),
         annotations: status
             .annotations
             .into_iter()
-            .filter(|(k, _)| {
-                k.starts_with("kubernetes.io/config.") || k.starts_with(LONGSHORE_PREFIX)
-            })
+            .filter(|(k, _)| k.starts_with("kubernetes.io/config.") || k.starts_with(LONGSHORE_PREFIX))
             .map(|(k, v)| (k.into(), v.into()))
             .collect(),
     };
@@ -255,10 +221,7 @@ pub fn sandbox(response: v1::PodSandboxStatusResponse) -> Option<(PodIdentity, O
 }
 
 /// Reads a container's status. `None` without a kubelet's labels.
-pub fn container(
-    response: v1::ContainerStatusResponse,
-    sandbox_id: &str,
-) -> Option<(PodIdentity, ObservedContainer)> {
+pub fn container(response: v1::ContainerStatusResponse, sandbox_id: &str) -> Option<(PodIdentity, ObservedContainer)> {
     let status = response.status?;
     let identity = PodIdentity::read(&status.labels)?;
     let name = status.labels.get(CONTAINER_NAME)?.as_str().into();
@@ -283,19 +246,10 @@ pub fn container(
         log_path: status.log_path.into(),
         facts: ContainerFacts::read(&status.annotations),
         pid,
-        user: status.user.and_then(|u| u.linux).map(|u| User {
-            uid: u.uid,
-            gid: u.gid,
-            supplemental_groups: u.supplemental_groups.into(),
-        }),
+        user: status.user.and_then(|u| u.linux).map(|u| User { uid: u.uid, gid: u.gid, supplemental_groups: u.supplemental_groups.into() }),
         mounts: status.mounts.into_iter().map(mount).collect(),
-        resources: status
-            .resources
-            .and_then(|r| r.linux)
-            .map(|r| Box::new(Resources::from_cri(&r))),
-        stop_signal: stop_signal
-            .filter(|s| *s != v1::Signal::RuntimeDefault)
-            .map(|s| s.as_str_name().trim_start_matches("SIGNAL_").into()),
+        resources: status.resources.and_then(|r| r.linux).map(|r| Box::new(Resources::from_cri(&r))),
+        stop_signal: stop_signal.filter(|s| *s != v1::Signal::RuntimeDefault).map(|s| s.as_str_name().trim_start_matches("SIGNAL_").into()),
     };
     Some((identity, observed))
 }
@@ -303,9 +257,7 @@ pub fn container(
 fn container_state(status: &v1::ContainerStatus) -> ContainerState {
     match status.state() {
         v1::ContainerState::ContainerCreated => ContainerState::Created,
-        v1::ContainerState::ContainerRunning => ContainerState::Running {
-            started_at: status.started_at,
-        },
+        v1::ContainerState::ContainerRunning => ContainerState::Running { started_at: status.started_at },
         v1::ContainerState::ContainerExited => ContainerState::Exited(Box::new(Exit {
             exit_code: status.exit_code,
             reason: status.reason.as_str().into(),
