@@ -3,11 +3,15 @@
 //! Everything outside [`run`] is pure: values in, values out, no clock, no file, no socket. `run` is
 //! the thin shell that turns the world into events and effects into the world.
 
+pub mod admit;
 pub mod cgroup;
 pub mod env;
 pub mod image;
+pub mod node;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
 pub mod status;
 pub mod time;
+pub mod volume;
+pub mod work;

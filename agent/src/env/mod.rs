@@ -36,6 +36,10 @@ pub struct NodeFacts {
     pub allocatable: BTreeMap<String, i128>,
     /// Bytes of memory of the machine.
     pub memory_bytes: i64,
+    /// As Go names it: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Labels beyond those that every node has.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why a container's configuration cannot be made. The text is the message of

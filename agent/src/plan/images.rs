@@ -10,7 +10,7 @@ pub(super) enum Image {
     Wait(Wait),
 }
 
-/// `fetched` says that the image was pulled for this very start already (policy Always pulls once a start).
+/// What is known of the image is forgotten after each start, so that policy Always pulls once a start.
 pub(super) fn image(c: &Container, v: &Verdicts, now: Now) -> Image {
     let name = c.image.as_str();
     let wait = |reason, until| Wait::container(&c.name, reason, until);
@@ -24,7 +24,7 @@ pub(super) fn image(c: &Container, v: &Verdicts, now: Now) -> Image {
         return Image::Wait(wait(WaitReason::InvalidImage { message: message.into() }, None));
     }
     match (v.images.get(name), c.image_pull_policy) {
-        (Some(ImageState::Present { image_ref }), _) => Image::Ready(image_ref.clone()),
+        (Some(ImageState::Present(p)), _) => Image::Ready(p.image_ref.clone()),
         (Some(ImageState::Checking), _) => Image::Wait(wait(WaitReason::ImageCheck { image: name.into() }, None)),
         (Some(ImageState::Pulling { .. }), _) => Image::Wait(wait(WaitReason::ImagePull { image: name.into() }, None)),
         (Some(ImageState::Failed(f)), _) if f.retry > now.mono => {

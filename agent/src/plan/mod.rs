@@ -20,6 +20,7 @@ pub mod view;
 pub mod wait;
 
 pub use action::{Action, KillReason};
+pub use longshore_probes::Verdict;
 pub use wait::{Wait, WaitReason};
 
 use crate::pod::Pod;
@@ -108,15 +109,12 @@ pub struct Verdicts {
     pub config: BTreeMap<Box<str>, Box<str>>,
     /// Whether this node can say that `pod/<uid>` was finished earlier (its outcome is on record).
     pub finished_before: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verdict {
-    /// No verdict yet.
-    #[default]
-    Unknown,
-    Success,
-    Failure,
+    /// The node's first address, for pods on its network.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// When the pod's active deadline passes.
+    pub deadline: Option<Mono>,
+    /// A piece of the pod's end failed: not again before this.
+    pub retry_end: Option<Mono>,
 }
 
 /// Results of a container's probes; a probe that the container lacks reads as its neutral value.
@@ -135,21 +133,35 @@ pub enum Host {
     Unknown,
     Ready,
     /// The attempt failed and may be repeated at `retry`.
-    Failed { message: Box<str>, retry: Mono },
+    Failed {
+        message: Box<str>,
+        retry: Mono,
+    },
     /// Everything was taken away again.
     Gone,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {
-    /// In the runtime's store, under this reference.
-    Present { image_ref: Box<str> },
+    /// In the runtime's store.
+    Present(PresentImage),
     /// Asked for and not there.
     Absent,
     /// The runtime is being asked whether it is there.
     Checking,
-    Pulling { since: Mono },
+    Pulling {
+        since: Mono,
+    },
     Failed(PullFailure),
+}
+
+/// What the runtime says of an image that it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PresentImage {
+    pub image_ref: Box<str>,
+    /// The user that the image names, by number or by name.
+    pub uid: Option<i64>,
+    pub username: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +206,7 @@ pub fn plan(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now) -> Plan {
     match &d.life {
         Life::Running => running::plan(d, o, v, now),
         Life::Terminating(t) => terminating::plan(d, t, o, v, now),
-        Life::Finished => terminating::collect(d, o),
+        Life::Finished => terminating::collect(d, o, v),
     }
 }
 

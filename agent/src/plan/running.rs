@@ -154,7 +154,8 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
             pass.actions.push(kill(pod, record, KillReason::StateUnknown));
         }
         ContainerState::Exited(exit) => {
-            if view::restarts(pod, ContainerKind::Main, spec, exit) || view::definition_changed(spec, record) && restarts_at_all(pod, spec) {
+            if view::restarts(pod, ContainerKind::Main, spec, exit) || view::definition_changed(spec, record) && restarts_at_all(pod, spec)
+            {
                 pass.alive += 1;
                 start(d, o, v, spec, now, pass);
             } else {
@@ -186,7 +187,15 @@ pub(super) fn kill_reason(pod: &Pod, spec: &Container, record: &ObservedContaine
 
 /// A container was created and the daemon died before it was started. Started as it is when its
 /// definition still holds, removed and made anew otherwise.
-pub(super) fn resume(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, record: &ObservedContainer, now: Now, pass: &mut Pass) {
+pub(super) fn resume(
+    d: &DesiredPod,
+    o: &ObservedPod,
+    v: &Verdicts,
+    spec: &Container,
+    record: &ObservedContainer,
+    now: Now,
+    pass: &mut Pass,
+) {
     let _ = (d, o);
     let (name, id) = (Box::from(spec.name.as_str()), record.id.clone());
     if view::definition_changed(spec, record) {

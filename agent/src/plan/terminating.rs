@@ -79,13 +79,16 @@ fn forget(o: &ObservedPod, v: &Verdicts) -> Plan {
 }
 
 /// A finished pod keeps its newest records and its newest sandbox until its object goes; whatever still
-/// runs of it (a start that raced with the end) is stopped.
-pub(super) fn collect(d: &DesiredPod, o: &ObservedPod) -> Plan {
+/// runs of it (a start that raced with the end) is stopped, and its volumes and cgroup go.
+pub(super) fn collect(d: &DesiredPod, o: &ObservedPod, v: &Verdicts) -> Plan {
     let pod = &*d.pod;
     let kills = kills(pod, o, |c| running::kill(pod, c, KillReason::PodEnds));
     if !kills.is_empty() {
         return Plan::act(kills, Vec::new());
     }
-    let stops = o.sandboxes.iter().filter(|s| s.ready).map(|s| Action::StopSandbox { id: s.id.clone() });
-    Plan::act(stops.collect(), Vec::new())
+    let mut actions: Vec<Action> = o.sandboxes.iter().filter(|s| s.ready).map(|s| Action::StopSandbox { id: s.id.clone() }).collect();
+    if actions.is_empty() && !matches!(v.host, Host::Gone) {
+        actions.push(Action::TearDown { forget: false });
+    }
+    Plan::act(actions, Vec::new())
 }

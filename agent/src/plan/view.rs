@@ -34,11 +34,7 @@ pub fn definition_changed(spec: &Container, record: &ObservedContainer) -> bool 
 
 /// What back-off needs of a finished record.
 pub fn last_run(c: &ObservedContainer, exit: &Exit) -> LastRun {
-    LastRun {
-        created: Wall(c.created_at),
-        finished: Wall(exit.finished_at),
-        streak: c.facts.crash_streak.unwrap_or(c.facts.restart_count),
-    }
+    LastRun { created: Wall(c.created_at), finished: Wall(exit.finished_at), streak: c.facts.crash_streak.unwrap_or(c.facts.restart_count) }
 }
 
 /// An ordinary init container that did its work.
@@ -61,8 +57,10 @@ pub fn restarts(pod: &Pod, kind: ContainerKind, spec: &Container, exit: &Exit) -
 /// Any main container was created in the sandbox in use: initialisation is over.
 pub fn initialized(pod: &Pod, o: &ObservedPod) -> bool {
     pod.spec.containers.iter().any(|spec| {
-        o.records(&spec.name)
-            .any(|c| in_current_sandbox(o, c) && matches!(c.state, ContainerState::Created | ContainerState::Running { .. } | ContainerState::Exited(_)))
+        o.records(&spec.name).any(|c| {
+            in_current_sandbox(o, c)
+                && matches!(c.state, ContainerState::Created | ContainerState::Running { .. } | ContainerState::Exited(_))
+        })
     })
 }
 

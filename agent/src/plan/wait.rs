@@ -17,23 +17,54 @@ pub struct Wait {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
     /// Crashed and backing off.
-    BackOff { exit_code: i32, streak: u32, delay: Duration },
-    ImageCheck { image: Box<str> },
-    ImagePull { image: Box<str> },
+    BackOff {
+        exit_code: i32,
+        streak: u32,
+        delay: Duration,
+    },
+    ImageCheck {
+        image: Box<str>,
+    },
+    ImagePull {
+        image: Box<str>,
+    },
     /// A pull failed a moment ago.
-    PullFailed { reason: Box<str>, message: Box<str> },
-    ImageBackOff { image: Box<str>, message: Box<str> },
-    NeverPull { image: Box<str> },
-    InvalidImage { message: Box<str> },
+    PullFailed {
+        reason: Box<str>,
+        message: Box<str>,
+    },
+    ImageBackOff {
+        image: Box<str>,
+        message: Box<str>,
+    },
+    NeverPull {
+        image: Box<str>,
+    },
+    InvalidImage {
+        message: Box<str>,
+    },
     /// Its configuration cannot be made.
-    Config { message: Box<str> },
-    StartFailed { reason: Box<str>, message: Box<str> },
+    Config {
+        message: Box<str>,
+    },
+    StartFailed {
+        reason: Box<str>,
+        message: Box<str>,
+    },
     /// Init containers are not done.
-    Initializing { on: Box<str> },
+    Initializing {
+        on: Box<str>,
+    },
     /// A sidecar must have started before the next container may.
-    SidecarNotStarted { sidecar: Box<str> },
-    Network { message: Box<str> },
-    Host { message: Box<str> },
+    SidecarNotStarted {
+        sidecar: Box<str>,
+    },
+    Network {
+        message: Box<str>,
+    },
+    Host {
+        message: Box<str>,
+    },
     /// Containers of an ending pod are still stopping.
     Stopping,
     /// Must never run again: policy and exit code.
@@ -53,9 +84,10 @@ impl Wait {
     pub fn api_reason(&self, pod_full_name: &str) -> Option<(String, String)> {
         let name = &self.container;
         Some(match &self.reason {
-            WaitReason::BackOff { delay, .. } => {
-                ("CrashLoopBackOff".into(), format!("back-off {} restarting failed container={name} pod={pod_full_name}", go_duration(*delay)))
-            }
+            WaitReason::BackOff { delay, .. } => (
+                "CrashLoopBackOff".into(),
+                format!("back-off {} restarting failed container={name} pod={pod_full_name}", go_duration(*delay)),
+            ),
             WaitReason::PullFailed { reason, message } => (reason.to_string(), message.to_string()),
             WaitReason::ImageBackOff { image, message } => {
                 let detail = if message.is_empty() { String::new() } else { format!(": ErrImagePull: {message}") };
@@ -83,7 +115,8 @@ impl Wait {
         match &self.reason {
             WaitReason::BackOff { exit_code, streak, delay } => {
                 after(&mut out, "restarting");
-                let _ = write!(out, "exited {exit_code} for the {} time, back-off {}", ordinal(streak.saturating_add(1)), go_duration(*delay));
+                let _ =
+                    write!(out, "exited {exit_code} for the {} time, back-off {}", ordinal(streak.saturating_add(1)), go_duration(*delay));
             }
             WaitReason::ImageCheck { image } => out.push_str(&format!("looking for image {image}")),
             WaitReason::ImagePull { image } => out.push_str(&format!("waiting for image {image}")),
@@ -134,7 +167,10 @@ mod tests {
         let w = Wait::container("web", back_off, Some(Mono(Duration::from_millis(136_500))));
         assert_eq!(w.sentence(now), "container web: restarting in 37s: exited 1 for the 3rd time, back-off 40s");
         let (reason, message) = w.api_reason("web_default(1-2-3)").unwrap();
-        assert_eq!((reason.as_str(), message.as_str()), ("CrashLoopBackOff", "back-off 40s restarting failed container=web pod=web_default(1-2-3)"));
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("CrashLoopBackOff", "back-off 40s restarting failed container=web pod=web_default(1-2-3)")
+        );
     }
 
     #[test]

@@ -59,7 +59,8 @@ fn initialized(i: &Input<'_>, s: &PodStatus) -> Finding {
     if s.phase == Phase::Succeeded {
         return Finding { reason: "PodCompleted".into(), ..Finding::yes() };
     }
-    if view::initialized(pod, i.observed) || s.container_statuses.iter().any(|c| c.state.running.is_some() || c.state.terminated.is_some()) {
+    if view::initialized(pod, i.observed) || s.container_statuses.iter().any(|c| c.state.running.is_some() || c.state.terminated.is_some())
+    {
         return Finding::yes();
     }
     let done = |kind: ContainerKind, c: &ContainerStatus| match kind {

@@ -2,9 +2,7 @@
 
 use super::Input;
 use crate::plan::{Life, Verdict, Wait, view};
-use crate::pod::status::{
-    ContainerState, ContainerStatus, LinuxUser, MountStatus, PodStatus, Running, Terminated, UserStatus, Waiting,
-};
+use crate::pod::status::{ContainerState, ContainerStatus, LinuxUser, MountStatus, PodStatus, Running, Terminated, UserStatus, Waiting};
 use crate::pod::{Container, ContainerKind};
 use crate::time::Wall;
 use longshore_cri::snapshot::{ContainerState as Observed, ObservedContainer};
@@ -170,7 +168,8 @@ fn without_record(i: &Input<'_>, kind: ContainerKind, spec: &Container, previous
     if let Some(p) = previous {
         s.restart_count = p.restart_count;
         s.last_state.clone_from(&p.last_state);
-        if p.state.terminated.is_some() && (matches!(i.desired.life, Life::Finished | Life::Terminating(_)) || kind == ContainerKind::Init) {
+        if p.state.terminated.is_some() && (matches!(i.desired.life, Life::Finished | Life::Terminating(_)) || kind == ContainerKind::Init)
+        {
             return ContainerStatus { ready: kind == ContainerKind::Init && p.ready, ..p.clone() };
         }
         if p.state.running.is_some() {
@@ -184,7 +183,8 @@ fn without_record(i: &Input<'_>, kind: ContainerKind, spec: &Container, previous
         s.ready = true;
         s.state.terminated = Some(Terminated {
             reason: "Completed".into(),
-            message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally".into(),
+            message: "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally"
+                .into(),
             ..Terminated::default()
         });
         return s;

@@ -41,7 +41,11 @@ fn decide(n: &Count, initialized: bool, over: bool) -> Phase {
         return Phase::Failed;
     }
     if over {
-        return if n.stopped > 0 && n.stopped == n.succeeded && n.waiting == 0 && n.unknown == 0 { Phase::Succeeded } else { Phase::Failed };
+        return if n.stopped > 0 && n.stopped == n.succeeded && n.waiting == 0 && n.unknown == 0 {
+            Phase::Succeeded
+        } else {
+            Phase::Failed
+        };
     }
     if n.pending_init > 0 || (n.pending_sidecar > 0 && !initialized) || n.waiting > 0 {
         return Phase::Pending;
