@@ -4,4 +4,5 @@
 //! in network namespaces or virtual machines. Everything a test makes carries the name of its
 //! [`lab::Home`], so that whatever a killed run left behind is found and removed by the next one.
 
+pub mod demo;
 pub mod lab;

@@ -9,7 +9,7 @@ use super::net::{Namespace, output};
 use super::process::Running;
 use super::wait::wait_for;
 use super::{Home, PodNetwork, cni};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount, umount};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// CRI's images and containers live in this containerd namespace.
 const NAMESPACE: &str = "k8s.io";
+/// The file that tells which containerd the directory belongs to.
+const BINARY: &str = "binary";
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// A containerd to run, with the programs that come with it in the same directory.
@@ -109,6 +111,7 @@ impl Containerd {
             _ => format_3(&settings, binary.minor),
         };
         fs::write(base.join("config.toml"), configuration).context("cannot write config.toml")?;
+        fs::write(base.join(BINARY), binary.path.display().to_string())?;
         let mut containerd = Containerd {
             binary: binary.clone(),
             base,
@@ -119,6 +122,12 @@ impl Containerd {
         };
         containerd.launch()?;
         Ok(containerd)
+    }
+
+    /// The containerd that an earlier owner of `home` started, if any.
+    pub fn previous(home: &Home) -> Result<Option<Binary>> {
+        let path = fs::read_to_string(home.base().join("containerd").join(BINARY)).ok();
+        path.map(|path| Binary::at(Path::new(&path))).transpose()
     }
 
     /// Its socket's path.
@@ -185,6 +194,7 @@ impl Containerd {
         let log = self.base.join("containerd.log");
         self.running = Some(Running::start(command, &log, namespace.as_ref(), &self.cgroup)?);
         wait_for("containerd answers", START_LIMIT, || self.cri_is_up())
+            .flatten()
             .with_context(|| format!("containerd does not start; it logged:\n{}", self.log()))
     }
 
@@ -198,9 +208,9 @@ impl Containerd {
         self.running.take();
     }
 
-    fn cri_is_up(&mut self) -> Result<Option<()>> {
+    fn cri_is_up(&mut self) -> Result<Option<Result<()>>> {
         if let Some(status) = self.running.as_mut().and_then(Running::ended) {
-            bail!("it ended: {status}");
+            return Ok(Some(Err(anyhow!("it ended: {status}"))));
         }
         if !self.socket().exists() {
             return Ok(None);
@@ -208,7 +218,7 @@ impl Containerd {
         let plugins = self.ctr(&["plugins", "ls"])?;
         let cri = plugins.lines().find(|line| line.split_whitespace().nth(1) == Some("cri"));
         match cri.context("it has no CRI plugin")? {
-            line if line.trim_end().ends_with("ok") => Ok(Some(())),
+            line if line.trim_end().ends_with("ok") => Ok(Some(Ok(()))),
             line => bail!("its CRI plugin is not ok: {line}"),
         }
     }

@@ -4,7 +4,7 @@ use super::net::{CLUSTER_CIDRS, Namespace, SERVICE_CIDRS, output};
 use super::process::Running;
 use super::wait::wait_for;
 use super::{Containerd, Home};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
@@ -136,12 +136,13 @@ impl Daemon {
         // Its own cgroup beside the pods', so that an accounting of one is not of the other.
         let cgroup = self.cgroup.clone() + "/daemon";
         self.running = Some(Running::start(self.command_line(), &log, namespace.as_ref(), &cgroup)?);
-        wait_for("the daemon answers on its socket", START_LIMIT, || -> Result<Option<()>> {
+        wait_for("the daemon answers on its socket", START_LIMIT, || -> Result<_> {
             if let Some(status) = self.running.as_mut().and_then(Running::ended) {
-                bail!("it ended: {status}");
+                return Ok(Some(Err(anyhow!("it ended: {status}"))));
             }
-            self.get("pods").map(|_| Some(()))
+            self.get("pods").map(|_| Some(Ok(())))
         })
+        .flatten()
         .with_context(|| format!("the daemon does not start; it logged:\n{}", self.log()))
     }
 
@@ -200,6 +201,12 @@ impl Daemon {
         let mut command = Command::new(&self.binary);
         command.args(arguments).arg("--socket").arg(self.socket());
         output(command)
+    }
+
+    /// The command line that [`cli`](Self::cli) runs, for a human to type.
+    pub fn invocation(&self, arguments: &[&str]) -> String {
+        let (binary, socket) = (self.binary.display(), self.socket());
+        format!("{binary} {} --socket {}", arguments.join(" "), socket.display())
     }
 
     /// All objects of a kind (`pods`, `services`), in all namespaces, as a list object.

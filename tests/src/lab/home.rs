@@ -72,6 +72,12 @@ impl Home {
         Ok(path)
     }
 
+    /// Ends the daemon and the runtime of an earlier owner; shims and containers run on, for a new
+    /// runtime to find.
+    pub fn end_daemons(&self) -> Result<()> {
+        process::end_programs(&self.base, &["longshore", "containerd"], Duration::from_secs(20))
+    }
+
     /// The lab's cgroup, as a path from the root of each hierarchy: `/longshore-lab/<id>`.
     pub fn cgroup(&self) -> String {
         format!("/{CGROUP}/{}", self.id)
@@ -84,6 +90,11 @@ impl Drop for Home {
             eprintln!("lab {}: left-overs remain: {error:#}", self.id);
         }
     }
+}
+
+/// Whether there is a lab of that name, in use or left behind.
+pub fn exists(id: &str) -> bool {
+    Path::new(LABS).join(id).exists()
 }
 
 /// Removes what runs left behind that died before they could clean up. Labs in use stay.

@@ -197,15 +197,17 @@ fn attach(switch: &Namespace, host: &Namespace, port: &str, v4: Ipv4Addr, v6: Ip
     host.ip(&format!("link set eth0 up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad"))
 }
 
+/// Names of the namespaces that carry a lab's id.
+pub fn namespaces(id: &str) -> Vec<String> {
+    let prefix = format!("{PREFIX}-{id}-");
+    let entries = fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(&prefix)).collect()
+}
+
 /// Removes the namespaces that carry a lab's id.
 pub fn remove_namespaces(id: &str) -> Result<()> {
-    let prefix = format!("{PREFIX}-{id}-");
-    for entry in fs::read_dir(NAMESPACES).into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(&prefix)) {
-            ip(&["netns", "del", name])?;
-        }
-    }
-    Ok(())
+    namespaces(id).iter().try_for_each(|name| ip(&["netns", "del", name]))
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

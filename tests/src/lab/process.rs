@@ -33,6 +33,8 @@ impl Running {
         let output = fs::OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("cannot open {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        // Ctrl-C at the terminal is for us; what we started is ended in order.
+        command.process_group(0);
         join_cgroup(&mut command, cgroup)?;
         if let Some(namespace) = namespace {
             namespace.adopt(&mut command);
@@ -155,17 +157,33 @@ pub fn end_all(base: &Path, cgroup: &str, limit: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Kills the programs of exactly these names that have the lab's directory on their command line.
+pub fn end_programs(base: &Path, names: &[&str], limit: Duration) -> Result<()> {
+    wait_until("the lab's daemons are gone", limit, || {
+        let remaining = living(|process| runs(process, base, |program| names.contains(&program)));
+        for pid in &remaining {
+            kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
+        }
+        remaining.is_empty()
+    })
+}
+
 /// The living processes of a lab.
 fn members(base: &Path, cgroup: &str) -> Vec<i32> {
-    let own = std::process::id().to_string();
     let containers = containers(base);
+    living(|process| is_member(process, base, cgroup, &containers))
+}
+
+/// The other living processes, given as `/proc/<pid>`, that `matches` holds for.
+fn living(matches: impl Fn(&Path) -> bool) -> Vec<i32> {
+    let own = std::process::id().to_string();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().into_string().ok());
     numbers
         .filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && *pid != own)
         .filter(|pid| {
             let process = Path::new("/proc").join(pid);
-            is_member(&process, base, cgroup, &containers) && !is_zombie(&process)
+            matches(&process) && !is_zombie(&process)
         })
         .filter_map(|pid| pid.parse().ok())
         .collect()
@@ -178,11 +196,19 @@ fn is_member(process: &Path, base: &Path, cgroup: &str, containers: &[String]) -
     if paths().any(below) || containers.iter().any(|id| paths().any(|path| path.ends_with(id.as_str()))) {
         return true;
     }
+    runs(process, base, |program| PROGRAMS.iter().any(|ours| program.starts_with(ours)))
+}
+
+/// Whether a process is a program of the given name with the lab's directory on its command line.
+fn runs(process: &Path, base: &Path, named: impl Fn(&str) -> bool) -> bool {
     let arguments = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
     let mut arguments = arguments.split('\0');
     let program = arguments.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    PROGRAMS.iter().any(|ours| program.starts_with(ours))
-        && arguments.any(|argument| argument.split(['=', ':']).any(|part| Path::new(part.trim_start_matches("//")).starts_with(base)))
+    let about = |argument: &str| {
+        let parts = argument.split(['=', ':']).map(|part| part.trim_start_matches("//"));
+        parts.into_iter().any(|part| Path::new(part).starts_with(base))
+    };
+    named(program) && arguments.any(about)
 }
 
 fn is_zombie(process: &Path) -> bool {

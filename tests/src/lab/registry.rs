@@ -10,7 +10,7 @@ use super::net::{Outside, output};
 use super::process::Running;
 use super::wait::wait_for;
 use super::{Containerd, Home};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fs;
@@ -51,15 +51,17 @@ impl Registry {
         let running = Running::start(command, &log, Some(&host.namespace), &cgroup)?;
         let mut registry = Registry { host: address, login, running };
         let namespace = &host.namespace;
-        wait_for("the registry answers", LIMIT, || -> Result<Option<()>> {
+        wait_for("the registry answers", LIMIT, || -> Result<_> {
             if let Some(status) = registry.running.ended() {
-                bail!("it ended: {status}: {}", registry.running.output());
+                let said = registry.running.output();
+                return Ok(Some(Err(anyhow!("it ended: {status}: {said}"))));
             }
             let request = Request { path: "/v2/", ..Request::default() };
             let response = namespace.enter(|| http(address, &request, LIMIT))??;
             // Without credentials, "who are you?" is a sign of life too.
-            Ok(matches!(response.status, 200 | 401).then_some(()))
-        })?;
+            Ok(matches!(response.status, 200 | 401).then_some(Ok(())))
+        })
+        .flatten()?;
         Ok(registry)
     }
 

@@ -29,7 +29,10 @@ mkdir -p /tmp/www
 { cat "${GREETING_FILE:-/etc/demo/greeting}" 2>/dev/null || echo "Hello from Longshore"
   echo "pod: ${POD_NAME:-$(hostname)}"; } > /tmp/www/index.html
 echo "serving on port ${PORT:-8080}"
-exec httpd -f -v -p "${PORT:-8080}" -h /tmp/www
+# As the first process of its container httpd would not hear TERM: the shell does.
+trap 'exit 0' TERM
+httpd -f -p "${PORT:-8080}" -h /tmp/www &
+wait $!
 "#;
 
 /// All four images.
