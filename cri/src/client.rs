@@ -49,12 +49,19 @@ pub struct Config {
     /// `runtimeRequestTimeout`: every call's deadline, or the part beyond what the call itself
     /// waits for. A pull has none.
     pub request_timeout: Duration,
+    /// How long a relist waits for one pod's statuses before it goes on without them.
+    pub relist_patience: Duration,
 }
 
 impl Config {
-    /// One socket, two minutes.
+    /// One socket, two minutes, five seconds.
     pub fn new(runtime_endpoint: &str) -> Self {
-        Config { runtime_endpoint: runtime_endpoint.into(), image_endpoint: None, request_timeout: Duration::from_secs(120) }
+        Config {
+            runtime_endpoint: runtime_endpoint.into(),
+            image_endpoint: None,
+            request_timeout: Duration::from_secs(120),
+            relist_patience: Duration::from_secs(5),
+        }
     }
 }
 
@@ -71,6 +78,7 @@ pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     pub(crate) request_timeout: Duration,
+    relist_patience: Duration,
 }
 
 /// What the runtime is, from `Version`.
@@ -101,6 +109,7 @@ impl Client {
             runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(images).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             request_timeout: config.request_timeout,
+            relist_patience: config.relist_patience,
         })
     }
 

@@ -198,8 +198,10 @@ fn classify(code: Code, text: &str, local: bool) -> Kind {
         Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
         Code::NotFound => Kind::NotFound,
         Code::Unimplemented => Kind::Unimplemented,
-        // containerd gives most failures no code; a name that is taken can be told by its text.
+        // containerd gives most failures no code. A name that is taken, and a container in the
+        // wrong state, can be told by their text.
         _ if text.contains(" is reserved for ") => Kind::Conflict,
+        _ if text.contains("container is in CONTAINER_") => Kind::Conflict,
         _ => Kind::Other,
     }
 }
@@ -262,8 +264,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_name_is_a_conflict_although_containerd_gives_no_code() {
+    fn conflicts_are_told_by_their_text_where_containerd_gives_no_code() {
         let text = "failed to reserve container name \"c_p_ns_u_0\": name \"c_p_ns_u_0\" is reserved for \"abc\"";
+        assert_eq!(failed(Code::Unknown, text).kind, Kind::Conflict);
+        let text = "failed to set starting state for container \"abc\": container is in CONTAINER_RUNNING state";
         assert_eq!(failed(Code::Unknown, text).kind, Kind::Conflict);
         assert_eq!(failed(Code::Unknown, "something else").kind, Kind::Other);
     }

@@ -19,6 +19,10 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::snapshot::ContainerState;
 
+/// Between two questions whether an exit is known; a question costs the runtime a fraction of a
+/// millisecond.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
 /// A process that started this much after its container cannot be the container's own.
 const START_SLACK_NS: i64 = 1_000_000_000;
 
@@ -124,7 +128,7 @@ impl Client {
                     _ => return Ok(true),
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         };
         tokio::time::timeout(limit, asked).await.unwrap_or(Ok(false))

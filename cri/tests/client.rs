@@ -8,12 +8,13 @@ use longshore_cri::client::{CgroupDriver, Config};
 use longshore_cri::container_config::{ContainerSpec, Image, Mount};
 use longshore_cri::events::EventKind;
 use longshore_cri::exec::Streams;
+use longshore_cri::exit_watch::{ExitWatch, Watch};
 use longshore_cri::fake::{Behaviour, ExecScript, FakeRuntime, Fault, Model, Options, RemoteImage, Subject};
 use longshore_cri::images::Credentials;
 use longshore_cri::labels::PodIdentity;
 use longshore_cri::resources::Resources;
 use longshore_cri::sandbox_config::SandboxSpec;
-use longshore_cri::{Client, Kind, ObservedPod, Verb};
+use longshore_cri::{Client, ContainerState, Kind, ObservedPod, Verb};
 use tonic::Code;
 
 /// How long a test waits for what must come.
@@ -239,6 +240,21 @@ async fn one_unreadable_pod_does_not_hide_the_others() {
 }
 
 #[tokio::test]
+async fn a_hung_pod_does_not_hold_up_a_relist() {
+    let b = Bench::new();
+    for n in 0..30 {
+        b.run(n).await;
+    }
+    b.fail(Verb::ContainerStatus, Fault::Hang);
+    let config = Config { relist_patience: Duration::from_millis(300), ..Config::new(&b.fake.endpoint()) };
+    let client = Client::new(&config).expect("a unix socket");
+    let relist = soon(client.list_all(&[])).await.expect("the lists are fine");
+    assert_eq!((relist.pods.len(), relist.unread.len()), (29, 1));
+    assert_eq!(relist.unread[0].1.kind, Kind::Timeout);
+    assert!(relist.pods.is_sorted_by(|a, b| a.uid < b.uid));
+}
+
+#[tokio::test]
 async fn observing_a_pod_asks_about_that_pod_alone() {
     let b = Bench::new();
     for n in 0..3 {
@@ -381,6 +397,23 @@ async fn a_runtime_without_events_says_so_and_a_dropped_receiver_ends_them() {
     let (to, events) = tokio::sync::mpsc::channel(1);
     drop(events);
     soon(b.client.forward_events(to)).await.expect("nobody listens");
+}
+
+#[tokio::test]
+async fn exits_are_seen_without_events() {
+    let b = Bench::with(Options { events: false, processes: true, ..Options::default() }, SOON);
+    let (_, c) = b.run(1).await;
+    let pod = b.observe(1).await;
+    let seen = pod.container("c").expect("one");
+    let ContainerState::Running { started_at } = seen.state else { panic!("{:?}", seen.state) };
+    let (to, mut exits) = tokio::sync::mpsc::channel(1);
+    let mut watch = ExitWatch::new(to);
+    let pid = seen.pid.expect("a process of its own");
+    assert_eq!(watch.watch(&c, pid, started_at).expect("pidfds exist"), Watch::Watching);
+    b.fake.with(|m, now| m.crash(now, &c, 1)).expect("runs");
+    assert_eq!(soon(exits.recv()).await.as_deref(), Some(c.as_str()));
+    assert!(soon(b.client.await_exit(&c, SOON)).await.expect("answers"));
+    assert_eq!(b.observe(1).await.container("c").expect("one").pid, None);
 }
 
 #[tokio::test]

@@ -39,7 +39,8 @@ impl Client {
     }
 
     /// Every pod of ours. Statuses are read only where an id or a state differs from `previous`,
-    /// so that an idle node costs two calls.
+    /// so that an idle node costs two calls. What changes without either, as resources do, shows
+    /// only in [`observe`](Self::observe).
     pub async fn list_all(&self, previous: &[Arc<ObservedPod>]) -> Result<Relist, Error> {
         let listing = self.list(None).await?;
         let known: HashMap<&str, &Arc<ObservedPod>> = previous.iter().map(|p| (&*p.uid, p)).collect();
@@ -50,10 +51,10 @@ impl Client {
                 if let Some(p) = known.filter(|p| listed.matches(p)) {
                     return Ok(p.clone());
                 }
-                self.read(listed, known.map(|p| &**p)).await.map(Arc::new).map_err(|e| (listed.identity.uid.clone(), e))
+                self.read_patiently(listed, known).await.map_err(|e| (listed.identity.uid.clone(), e))
             }
         }))
-        .buffered(AT_ONCE);
+        .buffer_unordered(AT_ONCE);
         while let Some(read) = reads.next().await {
             match read {
                 Ok(pod) if pod.is_empty() => {}
@@ -61,7 +62,18 @@ impl Client {
                 Err(failed) => relist.unread.push(failed),
             }
         }
+        drop(reads);
+        relist.pods.sort_by(|a, b| a.uid.cmp(&b.uid));
         Ok(relist)
+    }
+
+    /// A pod whose runtime hangs must not hold up the picture of the node.
+    async fn read_patiently(&self, listed: &snapshot::ListedPod, known: Option<&Arc<ObservedPod>>) -> Result<Arc<ObservedPod>, Error> {
+        let read = self.read(listed, known.map(|p| &**p));
+        match tokio::time::timeout(self.relist_patience, read).await {
+            Ok(read) => read.map(Arc::new),
+            Err(_) => Err(Error::timeout(Verb::ContainerStatus, &listed.identity.uid)),
+        }
     }
 
     /// One pod: two filtered lists at once, then the statuses at once. Of `previous`, records that

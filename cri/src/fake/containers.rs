@@ -38,6 +38,8 @@ pub(super) struct Container {
     pub(super) resources: v1::LinuxContainerResources,
     pub(super) behaviour: Behaviour,
     pub(super) reopened_logs: u32,
+    /// A real process that stands for it, where the server makes some.
+    pub(super) pid: Option<u32>,
     end: Option<End>,
 }
 
@@ -197,6 +199,7 @@ impl Model {
             resources: config.linux.clone().and_then(|l| l.resources).unwrap_or_default(),
             behaviour,
             reopened_logs: 0,
+            pid: None,
             end: None,
             config,
         };

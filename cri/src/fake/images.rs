@@ -118,7 +118,7 @@ impl Model {
         self.images
             .get(bare)
             .or_else(|| self.images.values().find(|i| i.names.iter().any(|n| n == name)))
-            .ok_or_else(|| Refusal::not_found(format!("failed to get image from containerd {name:?}: image {name:?}: not found")))
+            .ok_or_else(|| Refusal::not_found(format!("failed to resolve image {name:?}: not found")))
     }
 
     /// The id follows from the name: pulling twice gives the same image.

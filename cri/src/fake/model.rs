@@ -57,6 +57,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// As the client would report it; for simulators.
+    pub fn error(&self, verb: Verb, object: &str) -> crate::Error {
+        crate::Error::from_status(verb, object, &Status::new(self.code, self.message.clone()))
+    }
+
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Refusal { code, message: message.into() }
     }
@@ -73,13 +78,6 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(r: Refusal) -> Status {
         Status::new(r.code, r.message)
-    }
-}
-
-impl From<Refusal> for crate::Error {
-    /// For simulators, which have no verb at hand where they unwrap; set `verb` and `object` after.
-    fn from(r: Refusal) -> crate::Error {
-        crate::Error::from_status(Verb::Status, "", &r.into())
     }
 }
 

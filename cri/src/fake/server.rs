@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use tonic::Status;
 use super::model::{Model, ModelEvent, Refusal};
 use super::script::Fault;
 use crate::error::Verb;
+use crate::v1::ContainerEventType;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 
@@ -29,12 +31,14 @@ pub struct Options {
     pub cgroup_driver: Option<crate::v1::CgroupDriver>,
     /// Whether to write containers' output and termination messages where they belong.
     pub write_files: bool,
+    /// Whether each running container has a real process, to be watched by its pid.
+    pub processes: bool,
 }
 
 impl Default for Options {
     /// The abilities of containerd 2.
     fn default() -> Self {
-        Options { events: true, cgroup_driver: Some(crate::v1::CgroupDriver::Cgroupfs), write_files: true }
+        Options { events: true, cgroup_driver: Some(crate::v1::CgroupDriver::Cgroupfs), write_files: true, processes: false }
     }
 }
 
@@ -55,6 +59,7 @@ pub(super) struct Shared {
     /// Second handles on the open connections, to break them with.
     connections: Mutex<Vec<OwnedFd>>,
     in_flight: Mutex<InFlight>,
+    processes: Mutex<BTreeMap<String, Child>>,
 }
 
 #[derive(Default)]
@@ -75,6 +80,7 @@ impl FakeRuntime {
             options,
             connections: Mutex::default(),
             in_flight: Mutex::default(),
+            processes: Mutex::default(),
         });
         let mut runtime = FakeRuntime { clock: tokio::spawn(run_clock(shared.clone())), shared, socket: socket.to_owned(), serving: None };
         runtime.start()?;
@@ -142,6 +148,9 @@ impl Drop for FakeRuntime {
     fn drop(&mut self) {
         self.stop();
         self.clock.abort();
+        for (_, child) in std::mem::take(&mut *lock(&self.shared.processes)) {
+            reap(child);
+        }
     }
 }
 
@@ -173,7 +182,32 @@ impl Shared {
         if self.options.write_files {
             events.iter().for_each(|e| super::service::write_files(model, e));
         }
-        events.iter().map(|e| (e.clone(), of(e))).collect()
+        let published = events.iter().map(|e| (e.clone(), of(e))).collect();
+        if self.options.processes {
+            events.iter().for_each(|e| self.follow_with_process(model, e));
+        }
+        published
+    }
+
+    /// Keeps one process per running container: it ends when the container does.
+    fn follow_with_process(&self, model: &mut Model, event: &ModelEvent) {
+        let Some(container) = model.containers.get_mut(&event.id) else { return };
+        match event.kind {
+            ContainerEventType::ContainerStartedEvent => {
+                // Waits for its input to end, so that it outlives neither us nor its container.
+                let spawned = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+                let child = spawned.expect("cat is on every machine");
+                container.pid = Some(child.id());
+                lock(&self.processes).insert(event.id.clone(), child);
+            }
+            ContainerEventType::ContainerStoppedEvent => {
+                container.pid = None;
+                if let Some(child) = lock(&self.processes).remove(&event.id) {
+                    reap(child);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// One call from arrival to answer: noted, struck by faults, delayed, then `act`.
@@ -246,6 +280,12 @@ impl Drop for Flying<'_> {
         f.total -= 1;
         *f.now.entry(self.verb).or_default() -= 1;
     }
+}
+
+/// Ends a stand-in by ending its input.
+fn reap(mut child: Child) {
+    drop(child.stdin.take());
+    child.wait().expect("it is our child");
 }
 
 async fn accept(shared: Arc<Shared>, listener: UnixListener) {

@@ -147,8 +147,13 @@ impl RuntimeService for Service {
     }
 
     async fn container_status(&self, r: Request<v1::ContainerStatusRequest>) -> Answer<v1::ContainerStatusResponse> {
-        let id = r.into_inner().container_id;
-        answer!(self, ContainerStatus, &id, |m, _now| m.container_status(&id))
+        let (id, verbose) = (r.get_ref().container_id.clone(), r.get_ref().verbose);
+        answer!(self, ContainerStatus, &id, |m, _now| m.container_status(&id).map(|mut a| {
+            if !verbose {
+                a.info.clear();
+            }
+            a
+        }))
     }
 
     async fn update_container_resources(

@@ -110,7 +110,7 @@ impl Model {
                 user: None,
                 stop_signal: c.config.stop_signal,
             }),
-            info: BTreeMap::new(),
+            info: c.pid.map(|pid| ("info".into(), serde_json::json!({"pid": pid}).to_string())).into_iter().collect(),
         })
     }
 
