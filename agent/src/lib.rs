@@ -11,6 +11,7 @@ pub mod node;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
+pub mod run;
 pub mod status;
 pub mod time;
 pub mod volume;

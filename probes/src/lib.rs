@@ -3,6 +3,7 @@
 //! `outcome`, `spec`, `machine` are pure; `check` does the I/O. Knows nothing of pods or of the runtime:
 //! exec checks are described here and made by whoever holds the runtime's client.
 
+pub mod check;
 pub mod machine;
 pub mod outcome;
 pub mod spec;

@@ -197,7 +197,7 @@ fn expand(s: &NodeState, e: &PodEntry, ctx: &Context<'_>, action: &Action, now: 
             let log_path = e.observed.by_id(id).map(|c| c.log_path.clone()).unwrap_or_default();
             Work::RemoveContainer { name: name.clone(), id: id.clone(), log_path }
         }
-        Action::RecordOutcome => Work::RecordOutcome { status: Arc::new(make_status(s, e, now)) },
+        Action::RecordOutcome => Work::RecordOutcome { uid: pod.uid(), status: Arc::new(make_status(s, e, now)) },
         Action::TearDown { forget } => Work::TearDown(Box::new(setup::tear_down(ctx, *forget, active(s, class, Some(&pod.uid()))))),
         Action::CheckImage { .. } | Action::PullImage { .. } => return Err((String::new(), "an image action is no job".into())),
     })

@@ -53,7 +53,7 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
         Work::Kill(k) if f.hook_failed => {
             out.push(event(&pod, Some(&k.name), true, "FailedPreStopHook", "PreStopHook failed".into()));
         }
-        Work::RecordOutcome { status } => {
+        Work::RecordOutcome { status, .. } => {
             e.verdicts.finished_before = true;
             e.status = Some(status.clone());
             out.push(Effect::Status { uid: pod.uid(), status });

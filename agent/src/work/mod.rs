@@ -17,8 +17,8 @@ use crate::cgroup::{CgroupPath, CgroupValues};
 use crate::env::{ConfigError, ConfigSource, NodeFacts};
 use crate::node::state::NodeConfig;
 use crate::plan::PresentImage;
-use crate::pod::Pod;
 use crate::pod::status::PodStatus;
+use crate::pod::{Pod, PodUid};
 use crate::volume::VolumeWork;
 use longshore_cri::container_config::ContainerSpec;
 use longshore_cri::sandbox_config::SandboxSpec;
@@ -46,7 +46,7 @@ pub enum Work {
     Resume { name: Box<str>, id: Box<str>, links: LogLink, post_start: Option<hooks::Hook> },
     Kill(Box<Kill>),
     RemoveContainer { name: Box<str>, id: Box<str>, log_path: Box<str> },
-    RecordOutcome { status: Arc<PodStatus> },
+    RecordOutcome { uid: PodUid, status: Arc<PodStatus> },
     TearDown(Box<TearDown>),
 }
 

@@ -1,0 +1,124 @@
+//! Feeds events to the node and its effects to those who carry them out.
+
+use super::clock;
+use super::events::Recorder;
+use super::images::Images;
+use super::observe::{self, Observer};
+use super::runner::Runner;
+use super::state_dir::StateDir;
+use super::{prober, volumes};
+use crate::node::{Effect, Event, NodeState, step};
+use crate::pod::PodUid;
+use crate::pod::status::PodStatus;
+use longshore_cri::client::Client;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A question about the node's state, answered between two events.
+pub type Question = Box<dyn FnOnce(&NodeState, &Recorder)>;
+
+/// What others in the daemon want to hear of pods.
+pub trait PodListener {
+    fn changed(&self, node: &NodeState, uid: &PodUid, status: Option<&Arc<PodStatus>>);
+}
+
+pub struct EventLoop {
+    pub node: NodeState,
+    pub recorder: Recorder,
+    pub client: Client,
+    pub observer: Observer,
+    pub images: Images,
+    pub runner: Runner,
+    pub state: Rc<StateDir>,
+    pub listeners: Vec<Rc<dyn PodListener>>,
+    pub events: mpsc::Receiver<Event>,
+    pub to_self: mpsc::Sender<Event>,
+    pub questions: mpsc::Receiver<Question>,
+    /// When the loop last went round: the watchdog and the health check look at it.
+    pub beat: Rc<RefCell<crate::time::Mono>>,
+}
+
+impl EventLoop {
+    /// Runs until all senders are gone.
+    pub async fn run(mut self) {
+        loop {
+            let wake = self.node.next_wake().map(clock::instant);
+            let timer = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                e = self.events.recv() => match e {
+                    Some(e) => self.handle(e),
+                    None => return,
+                },
+                Some(q) = self.questions.recv() => q(&self.node, &self.recorder),
+                () = timer => self.handle(Event::Tick),
+            }
+            *self.beat.borrow_mut() = clock::mono();
+        }
+    }
+
+    fn handle(&mut self, e: Event) {
+        if let Event::Done { uid, job, .. } = &e {
+            self.runner.finished(uid, *job);
+        }
+        let effects = step(&mut self.node, e, clock::now());
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Observe { uid } => {
+                tokio::task::spawn_local(observe::send(self.observer.clone(), uid, self.to_self.clone()));
+            }
+            Effect::Run(job) => self.runner.submit(*job),
+            Effect::Cancel { uid, job } => self.runner.cancel(&uid, job),
+            Effect::CheckImage { uid, container, image } => {
+                tokio::task::spawn_local(self.images.clone().check(uid, container, image));
+            }
+            Effect::Pull { uid, container, image, secrets } => {
+                tokio::task::spawn_local(self.images.clone().pull(uid, container, image, secrets));
+            }
+            Effect::Probe(p) => {
+                tokio::task::spawn_local(prober::run(self.client.clone(), *p, self.to_self.clone()));
+            }
+            Effect::Status { uid, status } => {
+                told(self.state.write_status(&uid, &status));
+                self.tell(&uid, Some(&status));
+            }
+            Effect::RecordDeletion { uid, since, grace } => {
+                told(self.state.write_deletion(&uid, since, grace));
+                self.tell(&uid, None);
+            }
+            Effect::Forget { uid } => {
+                self.state.forget(&uid);
+                self.tell(&uid, None);
+            }
+            Effect::Event(e) => self.recorder.record(*e, clock::now().wall),
+            Effect::RefreshVolumes { uid, volumes } => {
+                if let Err(error) = volumes::refresh(&volumes) {
+                    tracing::warn!(%uid, %error, "a configuration volume could not be rewritten");
+                }
+            }
+        }
+    }
+
+    fn tell(&self, uid: &PodUid, status: Option<&Arc<PodStatus>>) {
+        for l in &self.listeners {
+            l.changed(&self.node, uid, status);
+        }
+    }
+}
+
+fn told<E: std::fmt::Display>(r: Result<(), E>) {
+    if let Err(error) = r {
+        tracing::error!(%error, "state could not be written down; a restart now would forget it");
+    }
+}

@@ -1,0 +1,18 @@
+//! The thin shell: turns the world into events and effects into the world.
+//!
+//! Everything here may do I/O and nothing here decides: what to do comes as effects, what happened goes
+//! back as events. `assemble` is the one place where the pieces are made and joined.
+
+pub mod cgroup_fs;
+pub mod clock;
+pub mod event_loop;
+pub mod events;
+pub mod executor;
+pub mod hooks;
+pub mod images;
+pub mod lookout;
+pub mod observe;
+pub mod prober;
+pub mod runner;
+pub mod state_dir;
+pub mod volumes;
