@@ -102,7 +102,7 @@ impl Error {
             Some(cause) => cause.to_string().into(),
             None => status.message().into(),
         };
-        let code = if kind == Kind::Unavailable { Code::Unavailable } else { status.code() };
+        let code = if local { Code::Unavailable } else { status.code() };
         Error { kind, verb, object: object.into(), code, description }
     }
 
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(e.rpc_text(), "rpc error: code = NotFound desc = failed to pull and unpack image \"x\": not found");
         assert_eq!(e.pull_text(), e.rpc_text());
         assert_eq!(failed(Code::Unknown, "no luck").pull_text(), "no luck");
-        assert_eq!(failed(Code::Cancelled, "x").rpc_text(), "rpc error: code = Unavailable desc = x");
+        assert_eq!(failed(Code::Cancelled, "x").rpc_text(), "rpc error: code = Canceled desc = x");
     }
 
     #[test]

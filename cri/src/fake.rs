@@ -18,6 +18,6 @@ mod tests;
 mod views;
 
 pub use images::RemoteImage;
-pub use model::{Model, ModelEvent, Refusal};
+pub use model::{Model, ModelEvent, Refusal, Usage};
 pub use script::{Behaviour, Call, ExecScript, Fault, FaultRule, Life, OnTerm, StartOutcome, Subject};
 pub use server::{FakeRuntime, Options};

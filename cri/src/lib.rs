@@ -3,7 +3,7 @@
 //! Owns: the wire messages ([`v1`]), the facts that Longshore and any other kubelet write on
 //! sandboxes and containers ([`labels`]), the way from plain inputs to messages ([`sandbox_config`],
 //! [`container_config`], [`resources`], [`security`]), the way from messages to an
-//! [`ObservedPod`](snapshot::ObservedPod) ([`snapshot`]), and the calls themselves ([`client`],
+//! [`ObservedPod`] ([`snapshot`]), and the calls themselves ([`client`],
 //! [`images`], [`exec`], [`events`], [`exit_watch`]).
 //!
 //! Must never: know Kubernetes API types, decide what to do about what it sees, retry by itself.

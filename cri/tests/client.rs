@@ -9,7 +9,7 @@ use longshore_cri::container_config::{ContainerSpec, Image, Mount};
 use longshore_cri::events::EventKind;
 use longshore_cri::exec::Streams;
 use longshore_cri::exit_watch::{ExitWatch, Watch};
-use longshore_cri::fake::{Behaviour, ExecScript, FakeRuntime, Fault, Model, Options, RemoteImage, Subject};
+use longshore_cri::fake::{Behaviour, ExecScript, FakeRuntime, Fault, Model, Options, RemoteImage, Subject, Usage};
 use longshore_cri::images::Credentials;
 use longshore_cri::labels::PodIdentity;
 use longshore_cri::resources::Resources;
@@ -332,6 +332,12 @@ async fn resources_change_in_place() {
     let pod = b.observe(1).await;
     let have = pod.container("c").and_then(|c| c.resources.as_deref()).expect("reported").clone();
     assert_eq!((have.cpu_shares, have.cpu_quota, have.memory_limit), (204, 40_000, 1 << 20));
+
+    b.fake.with(|m, _| m.set_usage(&c, Usage { working_set_bytes: 4096, ..Usage::default() }));
+    let all = b.client.list_container_stats().await.expect("answers");
+    let one = b.client.container_stats(&c).await.expect("running");
+    assert_eq!((all.len(), all[0].attributes == one.attributes), (1, true));
+    assert_eq!(one.memory.and_then(|m| m.working_set_bytes).expect("reported").value, 4096);
 }
 
 #[tokio::test]

@@ -107,6 +107,10 @@ impl Model {
         let mut sandbox = Sandbox { config, handler: handler.into(), created_at: now, ready: true, ip: String::new() };
         if !sandbox.host_network() {
             if !self.network_ready {
+                if self.keeps_failed_sandboxes {
+                    let id = self.new_id();
+                    self.sandboxes.insert(id, Sandbox { ready: false, ..sandbox });
+                }
                 return Err(Refusal::unknown("failed to setup network for sandbox: cni plugin not initialized"));
             }
             sandbox.ip = self.new_address();

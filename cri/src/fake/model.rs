@@ -33,10 +33,24 @@ pub struct Model {
     /// How long each call takes, in milliseconds; for whoever runs the model to respect.
     pub latency: BTreeMap<Verb, i64>,
     pub network_ready: bool,
+    /// Whether a sandbox whose network failed stays behind, not ready and with its name taken, as
+    /// with containerd 1.6 where taking the network down fails too.
+    pub keeps_failed_sandboxes: bool,
+    pub(super) usage: BTreeMap<String, Usage>,
     faults: Vec<FaultRule>,
     calls: Vec<Call>,
     made: u64,
     addresses: u32,
+}
+
+/// What a container uses, as far as its stats tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Since its start.
+    pub cpu_nanoseconds: u64,
+    pub working_set_bytes: u64,
+    /// Of its writable layer.
+    pub disk_bytes: u64,
 }
 
 /// Something happened to a container or sandbox.
@@ -113,6 +127,11 @@ impl Model {
     pub fn script_exec(&mut self, container: &str, command: &[&str], answer: ExecScript) {
         let command = command.iter().map(|c| (*c).to_owned()).collect();
         self.execs.insert((container.to_owned(), command), answer);
+    }
+
+    /// What a container's stats say from now on.
+    pub fn set_usage(&mut self, id: &str, usage: Usage) {
+        self.usage.insert(id.to_owned(), usage);
     }
 
     /// Strikes the next call of this verb, whatever it is about.

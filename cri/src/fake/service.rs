@@ -209,6 +209,17 @@ impl RuntimeService for Service {
             .map(|_| v1::PortForwardResponse { url: stream_url("portforward", &id) }))
     }
 
+    async fn container_stats(&self, r: Request<v1::ContainerStatsRequest>) -> Answer<v1::ContainerStatsResponse> {
+        let id = r.into_inner().container_id;
+        answer!(self, ContainerStats, &id, |m, now| m
+            .container_stats(now, &id)
+            .map(|stats| v1::ContainerStatsResponse { stats: Some(stats) }))
+    }
+
+    async fn list_container_stats(&self, _: Request<v1::ListContainerStatsRequest>) -> Answer<v1::ListContainerStatsResponse> {
+        answer!(self, ListContainerStats, "", |m, now| Ok(v1::ListContainerStatsResponse { stats: m.all_container_stats(now) }))
+    }
+
     async fn get_container_events(&self, _: Request<v1::GetEventsRequest>) -> Answer<Events> {
         let supported = self.shared.options.events;
         let events = self.shared.events.subscribe();

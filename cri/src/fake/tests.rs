@@ -168,6 +168,20 @@ fn the_narrowest_script_counts() {
 }
 
 #[test]
+fn a_failed_network_may_leave_a_sandbox_with_its_name_taken() {
+    let mut m = model();
+    m.network_ready = false;
+    let spec = || SandboxSpec::new(pod()).to_cri();
+    assert!(m.run_sandbox(0, spec(), "").expect_err("no network").message.contains("cni plugin"));
+    assert_eq!(m.observe("u1"), None);
+    m.keeps_failed_sandboxes = true;
+    m.run_sandbox(0, spec(), "").expect_err("no network");
+    assert!(!m.observe("u1").expect("left behind").sandboxes[0].ready);
+    m.network_ready = true;
+    assert!(m.run_sandbox(0, spec(), "").expect_err("taken").message.contains("is reserved for"));
+}
+
+#[test]
 fn images_come_by_pull_and_are_needed() {
     let mut m = Model::new();
     let s = sandbox(&mut m, 0);

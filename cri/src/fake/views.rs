@@ -114,6 +114,38 @@ impl Model {
         })
     }
 
+    /// Usage of a running container, at `now`.
+    pub fn container_stats(&self, now: i64, id: &str) -> Result<v1::ContainerStats, Refusal> {
+        let c = self.container(id)?;
+        if c.state != v1::ContainerState::ContainerRunning {
+            return Err(Refusal::not_found(format!("failed to get task stats: task {id} not found: not found")));
+        }
+        let usage = self.usage.get(id).copied().unwrap_or_default();
+        let of = |value| Some(v1::UInt64Value { value });
+        Ok(v1::ContainerStats {
+            attributes: Some(v1::ContainerAttributes {
+                id: id.into(),
+                metadata: c.config.metadata.clone(),
+                labels: c.config.labels.clone(),
+                annotations: c.config.annotations.clone(),
+            }),
+            cpu: Some(v1::CpuUsage { timestamp: now, usage_core_nano_seconds: of(usage.cpu_nanoseconds), ..Default::default() }),
+            memory: Some(v1::MemoryUsage { timestamp: now, working_set_bytes: of(usage.working_set_bytes), ..Default::default() }),
+            writable_layer: Some(v1::FilesystemUsage {
+                timestamp: now,
+                fs_id: Some(v1::FilesystemIdentifier { mountpoint: "/".into() }),
+                used_bytes: of(usage.disk_bytes),
+                inodes_used: of(1),
+            }),
+            ..Default::default()
+        })
+    }
+
+    /// Usage of every running container, at `now`.
+    pub fn all_container_stats(&self, now: i64) -> Vec<v1::ContainerStats> {
+        self.containers.keys().filter_map(|id| self.container_stats(now, id).ok()).collect()
+    }
+
     /// Every pod, as the client would read it at this instant.
     pub fn observe_all(&self) -> Vec<ObservedPod> {
         let listing = Listing::new(self.list_sandboxes(None), self.list_containers(None));
