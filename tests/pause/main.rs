@@ -1,7 +1,7 @@
 //! The first process of a pod: holds the pod's namespaces open, reaps orphans, leaves on TERM or INT.
 //!
 //! It waits for signals instead of handling them: a blocked signal is queued even for process 1 of a
-//! PID namespace, whose unhandled signals are otherwise dropped. Tested in `tests/tests/lab.rs`.
+//! PID namespace, whose unhandled signals are otherwise dropped. Tested in `tests/tests/runtime_lab.rs`.
 
 #![no_std]
 #![no_main]

@@ -3,7 +3,7 @@
 //! [`Lab`] is the usual entry: a [`Home`] directory, a [`Network`] of namespaces with no way out of
 //! the machine, a private [`Containerd`] in the node's namespace and the test images in it. The parts
 //! also work alone. Nothing here touches a runtime, a network or a cgroup that it did not make.
-//! Tested in `tests/tests/lab.rs`.
+//! Tested in `tests/tests/runtime_lab.rs`.
 
 pub mod client;
 pub mod cni;

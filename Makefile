@@ -1,0 +1,89 @@
+# `make help` tells what there is.
+
+CARGO ?= cargo
+# Optimised a little and linked quickly; for tests, for `make run`. One profile for all of it, so that
+# nothing is compiled twice.
+PROFILE ?= fast
+PREFIX ?= /usr/local
+SANDBOX ?=
+UP ?=
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+export LONGSHORE_BINARY ?= $(BUILT)/longshore
+
+# Which integration tests make up which tier: by crate, and in tests/ by the first word of the name.
+names = $(sort $(basename $(notdir $(wildcard $(1)))))
+PROCESS := $(call names,agent/tests/*.rs cri/tests/*.rs probes/tests/*.rs tests/tests/process_*.rs)
+NAMESPACES := $(call names,dataplane/tests/*.rs tests/tests/namespaces_*.rs)
+RUNTIME := $(call names,tests/tests/runtime_*.rs)
+KERNELS := $(call names,tests/tests/kernel_*.rs)
+
+# $(call tier,LIMIT,TESTS): runs integration tests, for no longer than the limit.
+tier = $(if $(2),timeout --foreground $(1) $(CARGO) test --profile $(PROFILE) --workspace $(addprefix --test ,$(2)),\
+	$(error this tier has no tests, which cannot be right))
+
+.DEFAULT_GOAL := help
+.PHONY: help build install run clean-run test test-build test-pure test-process test-namespaces \
+	test-runtime test-kernels lint fmt
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the daemon as it is shipped
+	@tests/setup/packages.sh build
+	$(CARGO) build --release -p longshore
+
+install: build ## the daemon and its systemd unit, under PREFIX and DESTDIR
+	install -D -m 755 $(TARGET)/release/longshore $(DESTDIR)$(PREFIX)/bin/longshore
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' systemd/longshore.service >$(DESTDIR)/etc/systemd/system/longshore.service
+	test -e $(DESTDIR)/etc/default/longshore || install -D -m 644 systemd/longshore.env $(DESTDIR)/etc/default/longshore
+	install -D -m 644 systemd/longshore.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/longshore.conf
+	install -D -m 644 systemd/longshore.modules $(DESTDIR)/usr/lib/modules-load.d/longshore.conf
+	install -D -m 644 systemd/longshore.sysctl $(DESTDIR)/etc/sysctl.d/99-kubernetes-cri.conf
+
+run: ## a node with the example pods, until Ctrl-C; SANDBOX=1: on a network of its own
+	@tests/setup/packages.sh build runtime
+	$(CARGO) build --profile $(PROFILE) -p longshore -p longshore-tests
+	$(BUILT)/longshore-lab up $(if $(SANDBOX),--sandbox) $(UP)
+
+clean-run: ## takes back whatever `make run` did to the machine
+	$(CARGO) build --profile $(PROFILE) -p longshore-tests
+	$(BUILT)/longshore-lab clean
+
+test: test-build test-pure test-process test-namespaces test-runtime test-kernels ## all tiers
+
+test-build: ## compiles all tests
+	@tests/setup/packages.sh build
+	timeout --foreground 15m $(CARGO) build --profile $(PROFILE) --workspace --bins
+	timeout --foreground 15m $(CARGO) test --profile $(PROFILE) --workspace --no-run
+
+test-pure: ## decisions, rules, conversions: needs nothing
+	timeout --foreground 4m $(CARGO) test --profile $(PROFILE) --workspace --lib --bins
+
+test-process: ## the real loop against a runtime and an API in memory: needs nothing
+	$(call tier,4m,$(PROCESS))
+
+test-namespaces: ## real rules and real packets between network namespaces: needs root
+	@tests/setup/packages.sh namespaces
+	$(call tier,5m,$(NAMESPACES))
+
+test-runtime: ## real pods on containerd 1.6 and 2.x: needs root
+	@tests/setup/packages.sh runtime
+	@tests/setup/containerd2.sh >/dev/null
+	$(call tier,10m,$(RUNTIME))
+
+test-kernels: ## in User-mode Linux and QEMU: needs root
+	@tests/setup/packages.sh vm units
+	@tests/setup/kernel.sh >/dev/null
+	$(call tier,6m,$(KERNELS))
+
+lint: ## formatting, clippy, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || { echo "lint: cargo-deny is not installed, so licences cannot be checked" >&2; exit 1; }
+	$(CARGO) deny check licenses bans sources
+
+fmt: ## formats the sources
+	$(CARGO) fmt --all
