@@ -1,8 +1,10 @@
 //! The virtual machines: they boot, have what the tests on them need, and report.
 
-use anyhow::Result;
-use longshore_tests::lab::Home;
+use anyhow::{Context, Result};
 use longshore_tests::lab::vm::{Qemu, user_mode};
+use longshore_tests::lab::wait::wait_for;
+use longshore_tests::lab::{Home, Lab, image, pods};
+use std::path::Path;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -43,5 +45,41 @@ fn a_stock_kernel_offers_pressure_files_and_nftables_as_modules() -> Result<()> 
     let machine = Qemu::new()?.modules(&modules).program("nft")?.program("ipset")?;
     let report = machine.run(&home, script, LIMIT)?;
     assert_eq!((report.status, report.output.trim()), (3, "table inet probe"));
+    Ok(())
+}
+
+/// Not a test of its own: what the next test runs in the virtual machine.
+#[test]
+#[ignore = "runs inside a virtual machine, where pods_run_under_cgroups_of_version_two starts it"]
+fn a_pod_inside() -> Result<()> {
+    let lab = Lab::up()?;
+    let parent = lab.home.cgroup() + "/pods";
+    let pod = pods::run(&lab.containerd, "web", image::WORKLOAD, &["serve-http", "8080"], &parent)?;
+    let client = &lab.network.outside[0].namespace;
+    for ip in &pod.ips {
+        wait_for("the pod answers", LIMIT, || client.get((*ip, 8080).into(), "/healthz", LIMIT).map(Some))?;
+    }
+    let cgroup = Path::new("/sys/fs/cgroup").join(parent.trim_start_matches('/')).join(&pod.container);
+    assert!(cgroup.join("memory.max").exists(), "no cgroup2 {}", cgroup.display());
+    println!("answered on {} addresses", pod.ips.len());
+    Ok(())
+}
+
+#[test]
+fn pods_run_under_cgroups_of_version_two() -> Result<()> {
+    let home = Home::new()?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    // The network plugins' iptables is the one whose kernel part this kernel has.
+    let script = format!(
+        "#!/bin/sh
+        set -e
+        modprobe -a br_netfilter bridge veth nf_conntrack ip_tables iptable_nat iptable_filter ip6_tables ip6table_nat xt_comment xt_mark
+        ln -sf iptables-legacy /usr/sbin/iptables
+        ln -sf ip6tables-legacy /usr/sbin/ip6tables
+        exec {} a_pod_inside --exact --ignored --nocapture",
+        own.display()
+    );
+    let report = user_mode(&home, &script, 1024, LIMIT)?;
+    assert!(report.status == 0 && report.output.contains("answered on 2 addresses"), "{}", report.output);
     Ok(())
 }

@@ -34,7 +34,7 @@ impl Default for PodNetwork {
 }
 
 impl PodNetwork {
-    /// IPv4 alone: quicker pods, because nobody waits for duplicate address detection.
+    /// IPv4 alone, as on most nodes.
     pub fn v4_only() -> PodNetwork {
         PodNetwork { v6: None, ..PodNetwork::default() }
     }
