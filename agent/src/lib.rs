@@ -5,8 +5,10 @@
 
 pub mod admit;
 pub mod cgroup;
+pub mod cli;
 pub mod env;
 pub mod image;
+pub mod manifest;
 pub mod node;
 pub mod plan;
 pub mod pod;

@@ -1,0 +1,104 @@
+//! `longshore run`.
+
+use crate::cgroup::Driver;
+use crate::run::assemble::{self, Options};
+use clap::Args;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub struct Run {
+    /// Directory of manifests: the pods, services and configuration that this machine runs
+    #[arg(long, default_value = "/etc/longshore/manifests", value_name = "DIR")]
+    manifests: PathBuf,
+    /// Socket of the container runtime (CRI v1)
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock", value_name = "SOCKET")]
+    runtime_endpoint: String,
+    /// What must survive a restart of the daemon
+    #[arg(long, default_value = "/var/lib/longshore", value_name = "DIR")]
+    state_dir: PathBuf,
+    /// Volumes and files of pods
+    #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
+    root_dir: PathBuf,
+    /// The daemon's socket is here
+    #[arg(long, default_value = "/run/longshore", value_name = "DIR")]
+    run_dir: PathBuf,
+    /// Logs of containers
+    #[arg(long, default_value = "/var/log/pods", value_name = "DIR")]
+    pod_logs_dir: PathBuf,
+    /// Links to the logs, for log collectors
+    #[arg(long, default_value = "/var/log/containers", value_name = "DIR")]
+    container_logs_dir: PathBuf,
+    /// Addresses of pods, one range per family
+    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16", value_name = "CIDR")]
+    cluster_cidr: Vec<String>,
+    /// Addresses of services, one range per family
+    #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16", value_name = "CIDR")]
+    service_cidr: Vec<String>,
+    /// Address of the DNS service that pods are given
+    #[arg(long, value_name = "IP")]
+    dns_address: Option<IpAddr>,
+    /// Domain of service names
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    cluster_domain: String,
+    /// Name of this node; the host's name unless set
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Who writes cgroups where the runtime does not say: cgroupfs or systemd
+    #[arg(long, default_value = "cgroupfs", value_parser = ["cgroupfs", "systemd"])]
+    cgroup_driver: String,
+    /// The group above kubepods
+    #[arg(long, default_value = "/", value_name = "PATH")]
+    cgroup_root: String,
+    /// Pods on this node at most
+    #[arg(long, default_value_t = 110, value_name = "N")]
+    max_pods: usize,
+    /// Pods that start side by side at most
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    parallel_starts: usize,
+}
+
+impl Run {
+    pub fn main(self) -> ExitCode {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(r) => r,
+            Err(e) => {
+                eprintln!("longshore: cannot start: {e}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let local = tokio::task::LocalSet::new();
+        match local.block_on(&runtime, assemble::run(self.options())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("longshore: {e}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn options(self) -> Options {
+        let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "localhost".into());
+        Options {
+            manifests: self.manifests,
+            runtime_endpoint: self.runtime_endpoint,
+            state_dir: self.state_dir,
+            root_dir: self.root_dir,
+            run_dir: self.run_dir,
+            pod_logs_dir: self.pod_logs_dir,
+            container_logs_dir: self.container_logs_dir,
+            cluster_cidrs: self.cluster_cidr,
+            service_cidrs: self.service_cidr,
+            dns_address: self.dns_address,
+            cluster_domain: self.cluster_domain,
+            node_name: self.node_name.unwrap_or(host).trim().to_lowercase(),
+            cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },
+            cgroup_root: self.cgroup_root,
+            max_pods: self.max_pods,
+            parallel_starts: self.parallel_starts,
+        }
+    }
+}

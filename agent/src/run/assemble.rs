@@ -1,0 +1,192 @@
+//! The one place where the pieces are made and joined.
+
+use super::cgroup_fs::{CgroupFs, Version};
+use super::event_loop::EventLoop;
+use super::events::Recorder;
+use super::executor::Executor;
+use super::images::Images;
+use super::observe::Observer;
+use super::runner::Runner;
+use super::sources::manifests;
+use super::state_dir::StateDir;
+use super::{clock, lookout};
+use crate::cgroup::{Driver, Layout, values};
+use crate::env::NodeFacts;
+use crate::node::state::NodeConfig;
+use crate::node::{Event, NodeState};
+use crate::plan::backoff;
+use crate::work::dns::Resolv;
+use longshore_cri::client::{self, Client};
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How the daemon is to run, settled from flags and files.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub manifests: PathBuf,
+    pub runtime_endpoint: String,
+    pub state_dir: PathBuf,
+    pub root_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub pod_logs_dir: PathBuf,
+    pub container_logs_dir: PathBuf,
+    pub cluster_cidrs: Vec<String>,
+    pub service_cidrs: Vec<String>,
+    pub dns_address: Option<IpAddr>,
+    pub cluster_domain: String,
+    pub node_name: String,
+    pub cgroup_driver: Driver,
+    pub cgroup_root: String,
+    pub max_pods: usize,
+    pub parallel_starts: usize,
+}
+
+const QUEUE: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    #[error(transparent)]
+    Endpoint(#[from] client::InvalidEndpoint),
+    #[error(transparent)]
+    State(#[from] super::state_dir::StateError),
+    #[error(transparent)]
+    Cgroup(#[from] super::cgroup_fs::CgroupError),
+}
+
+/// Runs the daemon until it is told to stop.
+pub async fn run(o: Options) -> Result<(), AssembleError> {
+    let client = Client::new(&client::Config::new(&o.runtime_endpoint))?;
+    let (state, recovered) = StateDir::open(&o.state_dir)?;
+    let state = Rc::new(state);
+    let layout = Layout::new(o.cgroup_driver, &o.cgroup_root);
+    let cgroups = Rc::new(CgroupFs::new(PathBuf::from("/sys/fs/cgroup"), layout.clone()));
+    let facts = facts(&o);
+    let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
+    cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, None))?;
+    let config = node_config(&o, layout, cgroups.version() == Version::V2);
+    let (to, events) = mpsc::channel(QUEUE);
+    let (_ask, questions) = mpsc::channel(QUEUE);
+    let (exited, exits) = mpsc::channel(QUEUE);
+    let observer = Observer::new(client.clone(), exited);
+    let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, state: state.clone() };
+    let event_loop = EventLoop {
+        node: NodeState::new(config, facts, recovered),
+        recorder: Recorder::default(),
+        client: client.clone(),
+        observer: observer.clone(),
+        images: Images::new(client.clone(), 1, to.clone()),
+        runner: Runner::new(executor, to.clone(), o.parallel_starts),
+        state,
+        listeners: Vec::new(),
+        events,
+        to_self: to.clone(),
+        questions,
+        beat: Rc::new(RefCell::new(clock::mono())),
+    };
+    tokio::task::spawn_local(lookout::health(client.clone(), to.clone()));
+    tokio::task::spawn_local(lookout::relist(observer.clone(), to.clone()));
+    tokio::task::spawn_local(lookout::exits(client.clone(), observer, exits, to.clone()));
+    tokio::task::spawn_local(lookout::events(client, to.clone()));
+    let dir = o.manifests.clone();
+    tokio::task::spawn_local(async move {
+        let mut known = manifests::Contents::default();
+        loop {
+            let fresh = manifests::read(&dir);
+            for (k, d) in &fresh.configs {
+                if known.configs.get(k) != Some(d) {
+                    let (kind, namespace, name) = k.clone();
+                    let _ = to.send(Event::SetConfig { kind, namespace, name, data: d.clone() }).await;
+                }
+            }
+            for (uid, p) in &fresh.pods {
+                if known.pods.get(uid) != Some(p) {
+                    let _ = to.send(Event::SetPod(p.clone())).await;
+                }
+            }
+            for uid in known.pods.keys().filter(|u| !fresh.pods.contains_key(u)) {
+                let _ = to.send(Event::RemovePod(uid.clone())).await;
+            }
+            let _ = to.send(Event::SourcesReady).await;
+            known = fresh;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    event_loop.run().await;
+    Ok(())
+}
+
+fn node_config(o: &Options, cgroups: Layout, cgroup_v2: bool) -> NodeConfig {
+    let text = |p: &std::path::Path| p.to_string_lossy().trim_end_matches('/').to_owned();
+    NodeConfig {
+        root_dir: text(&o.root_dir),
+        pod_logs_dir: text(&o.pod_logs_dir),
+        container_logs_dir: text(&o.container_logs_dir),
+        cgroups,
+        cgroup_v2,
+        pod_pids_limit: -1,
+        cluster_domain: o.cluster_domain.clone(),
+        cluster_dns: o.dns_address.into_iter().collect(),
+        host_resolv: Resolv::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        limits: backoff::Limits::default(),
+        max_pods: o.max_pods,
+        seccomp_default: false,
+        allowed_unsafe_sysctls: Vec::new(),
+        single_process_oom_kill: false,
+        runtime_name: "containerd".into(),
+        started: clock::now().wall,
+    }
+}
+
+fn facts(o: &Options) -> NodeFacts {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = memory_bytes();
+    let nano = crate::pod::resources::NANO;
+    let allocatable = [
+        ("cpu".to_owned(), i128::try_from(cores).unwrap_or(1) * nano),
+        ("memory".to_owned(), i128::from(memory) * nano),
+        ("pods".to_owned(), i128::try_from(o.max_pods).unwrap_or(110) * nano),
+    ];
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    NodeFacts {
+        name: o.node_name.clone(),
+        host_ips: host_ips(),
+        allocatable: allocatable.into(),
+        memory_bytes: memory,
+        architecture: architecture.into(),
+        ..NodeFacts::default()
+    }
+}
+
+fn memory_bytes() -> i64 {
+    use procfs::Current as _;
+    procfs::Meminfo::current().map_or(0, |m| i64::try_from(m.mem_total).unwrap_or(i64::MAX))
+}
+
+/// Addresses of this host, those of the interface that leads outside first.
+fn host_ips() -> Vec<IpAddr> {
+    let mut v4 = Vec::new();
+    let mut v6 = Vec::new();
+    for i in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let Some(address) = i.address else { continue };
+        if let Some(a) = address.as_sockaddr_in() {
+            v4.push((i.interface_name, IpAddr::V4(a.ip())));
+        } else if let Some(a) = address.as_sockaddr_in6() {
+            v6.push((i.interface_name, IpAddr::V6(a.ip())));
+        }
+    }
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
+        IpAddr::V6(a) => !a.is_loopback() && (a.segments()[0] & 0xffc0) != 0xfe80,
+    };
+    let first = |list: Vec<(String, IpAddr)>| list.into_iter().find(|(name, ip)| usable(ip) && !name.starts_with("cni")).map(|(_, ip)| ip);
+    let found: Vec<IpAddr> = [first(v4), first(v6)].into_iter().flatten().collect();
+    if found.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { found }
+}
