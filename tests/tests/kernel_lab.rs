@@ -1,10 +1,12 @@
 //! The virtual machines: they boot, have what the tests on them need, and report.
 
 use anyhow::{Context, Result};
-use longshore_tests::lab::vm::{Qemu, user_mode};
+use longshore_tests::demo::machine::Changes;
+use longshore_tests::lab::vm::{Qemu, Report, user_mode};
 use longshore_tests::lab::wait::wait_for;
 use longshore_tests::lab::{Home, Lab, image, pods};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -67,19 +69,63 @@ fn a_pod_inside() -> Result<()> {
 
 #[test]
 fn pods_run_under_cgroups_of_version_two() -> Result<()> {
-    let home = Home::new()?;
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
     // The network plugins' iptables is the one whose kernel part this kernel has.
-    let script = format!(
-        "#!/bin/sh
-        set -e
+    let preparation = "
         modprobe -a br_netfilter bridge veth nf_conntrack ip_tables iptable_nat iptable_filter ip6_tables ip6table_nat xt_comment xt_mark
         ln -sf iptables-legacy /usr/sbin/iptables
-        ln -sf ip6tables-legacy /usr/sbin/ip6tables
-        exec {} a_pod_inside --exact --ignored --nocapture",
-        own.display()
-    );
-    let report = user_mode(&home, &script, 1024, LIMIT)?;
+        ln -sf ip6tables-legacy /usr/sbin/ip6tables";
+    let report = inside("a_pod_inside", preparation)?;
     assert!(report.status == 0 && report.output.contains("answered on 2 addresses"), "{}", report.output);
+    Ok(())
+}
+
+/// Runs an ignored test of this program in User-mode Linux, after some lines of shell.
+fn inside(test: &str, preparation: &str) -> Result<Report> {
+    let home = Home::new()?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let script = format!("#!/bin/sh\nset -e\n{preparation}\nexec {} {test} --exact --ignored --nocapture", own.display());
+    user_mode(&home, &script, 1024, LIMIT)
+}
+
+/// All that the demonstration may change of a machine.
+fn settings() -> String {
+    let sysctls = ["net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+    let sysctls = sysctls.map(|name| Path::new("/proc/sys").join(name));
+    let files = ["/etc/sysctl.d/99-kubernetes-cri.conf", "/etc/modules-load.d/longshore.conf"].map(PathBuf::from);
+    let text = |path: &PathBuf| format!("{}: {:?}\n", path.display(), fs::read_to_string(path).ok());
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    // Not what these depend on: modprobe leaves that loaded, and it does nothing by itself.
+    let ours = ["overlay", "br_netfilter", "nf_conntrack"];
+    let mut modules: Vec<&str> = modules.lines().filter_map(|line| line.split(' ').next()).collect();
+    modules.retain(|name| ours.contains(name));
+    sysctls.iter().chain(&files).map(text).collect::<String>() + &modules.join(" ")
+}
+
+#[test]
+#[ignore = "runs inside a virtual machine, where changes_to_a_machine_are_taken_back starts it"]
+fn changes_inside() -> Result<()> {
+    let before = settings();
+    let mut changes = Changes::recorded()?;
+    // The overlay that this machine's root is made of is there already.
+    assert_eq!(changes.load_modules()?, ["br_netfilter", "nf_conntrack"]);
+    // The two switches of the bridge start as ones.
+    let made = changes.prepare_network()?;
+    assert_eq!(made, ["net.ipv4.ip_forward=1", "/etc/sysctl.d/99-kubernetes-cri.conf", "/etc/modules-load.d/longshore.conf"]);
+    assert!(settings().contains("overlay\\nbr_netfilter\\nnf_conntrack"), "{}", settings());
+    // As after a kill: what is known is what was written down.
+    let mut again = Changes::recorded()?;
+    assert!(again.load_modules()?.is_empty() && again.prepare_network()?.is_empty());
+    drop(changes);
+    again.restore()?;
+    assert_eq!(settings(), before);
+    assert!(Changes::recorded()?.restore()?.is_empty());
+    println!("all as it was");
+    Ok(())
+}
+
+#[test]
+fn changes_to_a_machine_are_taken_back() -> Result<()> {
+    let report = inside("changes_inside", "")?;
+    assert!(report.status == 0 && report.output.contains("all as it was"), "{}", report.output);
     Ok(())
 }

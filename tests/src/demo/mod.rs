@@ -4,7 +4,7 @@
 //! machine, whose changed settings are recorded and restored by [`clean`]. Either way one lab with a
 //! fixed name holds it all, so that a run that was killed is cleaned up by the next, or by [`clean`].
 
-mod machine;
+pub mod machine;
 
 use crate::lab::containerd::Binary;
 use crate::lab::daemon::{self, Options, copy_manifests, is_ready};

@@ -16,6 +16,7 @@ pub mod net;
 pub mod pods;
 pub mod process;
 pub mod registry;
+pub mod usage;
 pub mod vm;
 pub mod wait;
 
@@ -53,5 +54,10 @@ impl Lab {
             containerd.import(&archive)?;
         }
         Ok(Lab { containerd, network, home })
+    }
+
+    /// Starts the daemon on the node. Drop it before the lab.
+    pub fn daemon(&self, options: daemon::Options) -> Result<Daemon> {
+        Daemon::start(&self.home, Some(&self.network.node), &self.containerd, options)
     }
 }
