@@ -3,6 +3,7 @@
 //! It depends on nothing but std so that `build.rs` can compile it with plain `rustc`. As process 1
 //! of a container it would ignore TERM, so every behaviour but `ignore-term` installs a handler.
 
+mod fetch;
 mod grpc;
 mod http;
 
@@ -20,6 +21,8 @@ const USAGE: &str = "usage: workload COMMAND
   exit CODE [SECONDS]           ends with CODE after SECONDS
   ignore-term                   cannot be asked to leave
   sleep                         waits for TERM
+  fetch URL                     prints what http://… serves; fails unless it is a success
+  resolve NAME                  prints the addresses of a name
   factorial N                   prints N!
   write-termination-message TEXT [FILE] [CODE]";
 
@@ -61,6 +64,8 @@ fn main() {
             hold()
         }
         Some("sleep") => hold(),
+        Some("fetch") => finish(fetch::fetch(argument(1).unwrap_or_default())),
+        Some("resolve") => finish(fetch::resolve(argument(1).unwrap_or_default())),
         Some("factorial") => println!("{}", factorial(number(1, 0))),
         Some("write-termination-message") => {
             let file = argument(2).unwrap_or("/dev/termination-log");
@@ -68,6 +73,13 @@ fn main() {
             std::process::exit(number(3, 0) as i32)
         }
         other => usage(other.unwrap_or("nothing")),
+    }
+}
+
+fn finish(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        eprintln!("workload: {error}");
+        std::process::exit(1)
     }
 }
 

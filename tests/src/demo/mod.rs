@@ -6,6 +6,7 @@
 
 pub mod machine;
 
+use crate::lab::client::get;
 use crate::lab::containerd::Binary;
 use crate::lab::daemon::{self, Options, copy_manifests, is_ready};
 use crate::lab::net::{NODE_V4, NODE_V6, Namespace, namespaces, output};
@@ -175,11 +176,11 @@ impl Demo {
         }
         println!();
         for (from, namespace, to) in self.views()? {
-            let get = || match &namespace {
+            let ask = || match &namespace {
                 Some(namespace) => namespace.get(to, "/", ANSWER_LIMIT),
-                None => output(fetch(to)),
+                None => get(to, "/", ANSWER_LIMIT),
             };
-            let answer = wait_for(&format!("{to} answers {from}"), READY_LIMIT, || get().map(Some))?;
+            let answer = wait_for(&format!("{to} answers {from}"), READY_LIMIT, || ask().map(Some))?;
             println!("{from}, http://{to}/ answers:");
             answer.lines().for_each(|line| println!("    {line}"));
         }
@@ -261,14 +262,6 @@ fn describe(pod: &Value) -> String {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let message = conditions.filter_map(|it| it["message"].as_str()).next_back().unwrap_or("no status yet");
     format!("{name} ({message})")
-}
-
-/// On the machine's own network: no namespace to enter, but the same limits.
-fn fetch(to: SocketAddr) -> Command {
-    let mut command = Command::new("busybox");
-    let seconds = ANSWER_LIMIT.as_secs().to_string();
-    command.args(["wget", "-q", "-T", &seconds, "-O", "-", &format!("http://{to}/")]);
-    command
 }
 
 /// Leaves the machine as it was before the first [`up`].

@@ -88,6 +88,15 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// What a path holds. Anything but a 200 is an error that shows the answer.
+pub fn get(to: SocketAddr, path: &str, limit: Duration) -> Result<String> {
+    let response = http(to, &Request { path, ..Request::default() }, limit)?;
+    if response.status != 200 {
+        bail!("{to}{path} answered {}: {}", response.status, response.text());
+    }
+    Ok(response.text())
+}
+
 /// Opens a connection; reads and writes on it have the same limit.
 pub fn connect(to: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&to, limit).with_context(|| format!("cannot connect to {to}"))?;
@@ -122,13 +131,9 @@ pub fn udp(to: SocketAddr, message: &[u8], limit: Duration) -> Result<Vec<u8>> {
 }
 
 impl Namespace {
-    /// GET from a host of the lab. Anything but a 200 is an error that shows the answer.
+    /// [`get`] from a host of the lab.
     pub fn get(&self, to: SocketAddr, path: &str, limit: Duration) -> Result<String> {
-        let response = self.enter(|| http(to, &Request { path, ..Request::default() }, limit))??;
-        if response.status != 200 {
-            bail!("{to}{path} answered {}: {}", response.status, response.text());
-        }
-        Ok(response.text())
+        self.enter(|| get(to, path, limit))?
     }
 
     /// [`tcp`] from a host of the lab.

@@ -87,7 +87,7 @@ impl Daemon {
             options,
             running: None,
         };
-        for name in ["manifests", "state", "root", "run", "pod-logs"] {
+        for name in ["manifests", "state", "root", "run", "pod-logs", "container-logs"] {
             home.directory(&format!("longshore/{name}"))?;
         }
         Ok(daemon)
@@ -129,13 +129,19 @@ impl Daemon {
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Starts it (again), and waits until it answers on its socket.
-    pub fn launch(&mut self) -> Result<()> {
+    /// Starts it (again), without waiting for anything.
+    pub fn spawn(&mut self) -> Result<()> {
         let namespace = self.namespace.as_deref().map(Namespace::open).transpose()?;
         let log = self.base.join("longshore.log");
         // Its own cgroup beside the pods', so that an accounting of one is not of the other.
         let cgroup = self.cgroup.clone() + "/daemon";
         self.running = Some(Running::start(self.command_line(), &log, namespace.as_ref(), &cgroup)?);
+        Ok(())
+    }
+
+    /// Starts it (again), and waits until it answers on its socket.
+    pub fn launch(&mut self) -> Result<()> {
+        self.spawn()?;
         wait_for("the daemon answers on its socket", START_LIMIT, || -> Result<_> {
             if let Some(status) = self.running.as_mut().and_then(Running::ended) {
                 return Ok(Some(Err(anyhow!("it ended: {status}"))));
@@ -155,6 +161,7 @@ impl Daemon {
             ("--root-dir", self.root_directory()),
             ("--run-dir", self.base.join("run")),
             ("--pod-logs-dir", self.pod_logs()),
+            ("--container-logs-dir", self.base.join("container-logs")),
         ] {
             command.arg(flag).arg(place);
         }

@@ -13,7 +13,7 @@ use tar::Tar;
 
 /// Holds a pod's namespaces.
 pub const PAUSE: &str = "localhost/longshore/pause:1";
-/// busybox with all its applets; runs `sh`.
+/// busybox with all its applets, and the test program; runs `sh`.
 pub const BUSYBOX: &str = "localhost/longshore/busybox:1";
 /// busybox that serves a page with its name and the pod's on port 8080.
 pub const DEMO: &str = "localhost/longshore/demo:1";
@@ -94,5 +94,7 @@ fn busybox_root(root: &mut Tar) -> Result<()> {
         root.symlink(&format!("bin/{applet}"), "busybox");
     }
     root.symlink("usr/bin/env", "/bin/busybox");
+    // Its wget and nslookup depend on libraries that a static program has to find at run time.
+    root.file("bin/workload", 0o755, WORKLOAD_PROGRAM);
     Ok(())
 }
