@@ -7,7 +7,7 @@ use super::net::Namespace;
 use super::wait::wait_until;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -35,6 +35,11 @@ impl Running {
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         // Ctrl-C at the terminal is for us; what we started is ended in order.
         command.process_group(0);
+        // A mask of ours would be inherited, and keep TERM from what is to be ended with it.
+        // SAFETY: the closure makes one system call and allocates nothing.
+        unsafe {
+            command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?));
+        }
         join_cgroup(&mut command, cgroup)?;
         if let Some(namespace) = namespace {
             namespace.adopt(&mut command);
