@@ -7,9 +7,11 @@ use longshore_cri::client::Config;
 use longshore_cri::container_config::{ContainerSpec, Image};
 use longshore_cri::labels::PodIdentity;
 use longshore_cri::sandbox_config::SandboxSpec;
+use longshore_cri::snapshot::ObservedPod;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A pod of one container, made by hand.
 #[derive(Debug)]
@@ -43,6 +45,11 @@ pub fn run(containerd: &Containerd, name: &str, image: &str, arguments: &[&str],
         let observed = client.sandbox_status(&id).await?.context("the new sandbox has no status")?;
         Ok(BarePod { sandbox: id, container, ips: observed.ips.to_vec() })
     })
+}
+
+/// Every pod as the runtime has it, by uid.
+pub fn observe(socket: &Path) -> Result<Vec<Arc<ObservedPod>>> {
+    with_client(&format!("unix://{}", socket.display()), async |client| Ok(client.list_all(&[]).await?.pods))
 }
 
 /// Stops and removes every pod of a runtime, so that the network plugins give everything back;
