@@ -7,15 +7,33 @@
 //! |---|---|
 //! | [`wire`] | Kubernetes' objects as JSON has them |
 //! | [`model`] | our compact types, and the conversion |
+//! | [`store`] | the desired state |
 //! | [`resolve`] | what each service's packets may do |
+//! | [`backend`] | the rules of one kernel mechanism |
+//! | [`conntrack`] | stale flows |
+//! | [`netlink`] | messages and sockets |
+//! | `actor`, `dataplane`, `inbox` | the thread and the handle to it |
 
+mod actor;
+mod addresses;
+pub mod backend;
 pub mod config;
+pub mod conntrack;
+mod dataplane;
+mod inbox;
 pub mod model;
+pub mod netlink;
+mod netns;
 pub mod resolve;
+pub mod snapshot;
+pub mod store;
+mod view;
 pub mod wire;
 
 pub use config::{Change, Config, DetectLocal, NodePortAddresses};
+pub use dataplane::{Dataplane, StartError, Stopped, cleanup};
 pub use model::{Cidr, Family};
+pub use snapshot::{Counters, FrontendSnapshot, ServiceSnapshot, Snapshot, Status};
 
 /// The tables' name, in families ip and ip6: kube-proxy's, so that either proxy's first program replaces the other's.
 pub const TABLE: &str = "kube-proxy";

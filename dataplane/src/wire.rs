@@ -264,34 +264,22 @@ mod tests {
             "externalIPs":["192.0.2.1"],"sessionAffinity":"ClientIP","sessionAffinityConfig":{"clientIP":{"timeoutSeconds":60}}},
             "status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.1","ipMode":"VIP"}]}}}"#;
         let service: Service = serde_json::from_str(text).unwrap();
-        assert_eq!(
-            service.spec.ports[0].target_port,
-            Some(IntOrString::String("http".into()))
-        );
-        assert_eq!(
-            service.spec.ports[1].target_port,
-            Some(IntOrString::Int(5353))
-        );
+        assert_eq!(service.spec.ports[0].target_port, Some(IntOrString::String("http".into())));
+        assert_eq!(service.spec.ports[1].target_port, Some(IntOrString::Int(5353)));
         assert_eq!(service.spec.external_ips, ["192.0.2.1"]);
-        let again: Service =
-            serde_json::from_str(&serde_json::to_string(&service).unwrap()).unwrap();
+        let again: Service = serde_json::from_str(&serde_json::to_string(&service).unwrap()).unwrap();
         assert_eq!(service, again);
     }
 
     #[test]
     fn slice_with_null_lists_is_an_empty_slice() {
-        let slice: EndpointSlice = serde_json::from_str(
-            r#"{"metadata":{"name":"web-1"},"addressType":"IPv4","ports":null,"endpoints":null}"#,
-        )
-        .unwrap();
+        let slice: EndpointSlice =
+            serde_json::from_str(r#"{"metadata":{"name":"web-1"},"addressType":"IPv4","ports":null,"endpoints":null}"#).unwrap();
         assert!(slice.ports.is_empty() && slice.endpoints.is_empty());
     }
 
     #[test]
     fn empty_fields_are_not_written() {
-        assert_eq!(
-            serde_json::to_string(&Service::default()).unwrap(),
-            r#"{"metadata":{},"spec":{}}"#
-        );
+        assert_eq!(serde_json::to_string(&Service::default()).unwrap(), r#"{"metadata":{},"spec":{}}"#);
     }
 }

@@ -28,17 +28,7 @@ fn parse_v4_with_leading_zeros(text: &str) -> Option<Ipv4Addr> {
         if part.is_empty() || !part.bytes().all(|c| c.is_ascii_digit()) {
             return None;
         }
-        *byte = part
-            .trim_start_matches('0')
-            .parse()
-            .or_else(|e| {
-                if part.bytes().all(|c| c == b'0') {
-                    Ok(0)
-                } else {
-                    Err(e)
-                }
-            })
-            .ok()?;
+        *byte = part.trim_start_matches('0').parse().or_else(|e| if part.bytes().all(|c| c == b'0') { Ok(0) } else { Err(e) }).ok()?;
     }
     parts.next().is_none().then(|| Ipv4Addr::from(bytes))
 }
@@ -95,8 +85,7 @@ impl Cidr {
     }
 
     pub fn contains(&self, ip: IpAddr) -> bool {
-        Family::of(ip) == self.family()
-            && Cidr::new(ip, self.prefix).is_some_and(|c| c.ip == self.ip)
+        Family::of(ip) == self.family() && Cidr::new(ip, self.prefix).is_some_and(|c| c.ip == self.ip)
     }
 
     /// The prefix as a mask of the address's length, in network order.
@@ -125,10 +114,7 @@ mod tests {
     #[test]
     fn leading_zeros_are_decimal_and_mapped_addresses_are_ipv4() {
         assert_eq!(parse_ip("010.000.0.09"), Some("10.0.0.9".parse().unwrap()));
-        assert_eq!(
-            parse_ip("::ffff:10.0.0.1"),
-            Some("10.0.0.1".parse().unwrap())
-        );
+        assert_eq!(parse_ip("::ffff:10.0.0.1"), Some("10.0.0.1".parse().unwrap()));
         assert_eq!(parse_ip("10.0.0"), None);
         assert_eq!(parse_ip("10.0.0.256"), None);
         assert_eq!(parse_ip("10.0.0.1.1"), None);
@@ -143,11 +129,7 @@ mod tests {
         assert!(!cidr.contains("10.2.0.1".parse().unwrap()));
         assert!(!cidr.contains("fd00::1".parse().unwrap()));
         assert_eq!(cidr.mask(), [255, 255, 0, 0]);
-        assert!(
-            Cidr::parse("0.0.0.0/0")
-                .unwrap()
-                .contains("203.0.113.7".parse().unwrap())
-        );
+        assert!(Cidr::parse("0.0.0.0/0").unwrap().contains("203.0.113.7".parse().unwrap()));
         assert_eq!(Cidr::parse("fd00::/129"), None);
     }
 }

@@ -7,9 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::address::{Cidr, parse_ip};
-use super::{
-    Endpoint, Family, Hints, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort,
-};
+use super::{Endpoint, Family, Hints, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort};
 use crate::wire;
 
 /// A Service with this label belongs to another proxy.
@@ -34,14 +32,9 @@ pub fn service(object: &wire::Service) -> Option<Service> {
     }
     let external_ips = parse_all(spec.external_ips.iter());
     let by_load_balancer = object.status.load_balancer.ingress.iter();
-    let load_balancer_vips = parse_all(
-        by_load_balancer
-            .filter(|i| i.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"))
-            .map(|i| &i.ip),
-    );
+    let load_balancer_vips = parse_all(by_load_balancer.filter(|i| i.ip_mode.as_deref().is_none_or(|mode| mode == "VIP")).map(|i| &i.ip));
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
-    let externally_accessible =
-        matches!(spec.type_.as_str(), "NodePort" | "LoadBalancer") || !external_ips.is_empty();
+    let externally_accessible = matches!(spec.type_.as_str(), "NodePort" | "LoadBalancer") || !external_ips.is_empty();
     let external_policy_local = externally_accessible && local(&spec.external_traffic_policy);
     let health = spec.type_ == "LoadBalancer" && external_policy_local;
     Some(Service {
@@ -53,11 +46,7 @@ pub fn service(object: &wire::Service) -> Option<Service> {
         affinity_seconds: affinity_seconds(spec),
         internal_policy_local: local(&spec.internal_traffic_policy),
         external_policy_local,
-        health_check_node_port: if health {
-            port_number(spec.health_check_node_port)
-        } else {
-            0
-        },
+        health_check_node_port: if health { port_number(spec.health_check_node_port) } else { 0 },
     })
 }
 
@@ -74,10 +63,7 @@ fn cluster_ip(spec: &wire::ServiceSpec, family: Family) -> Option<IpAddr> {
         // Objects older than dual stack have `clusterIP` alone.
         return parse_ip(&spec.cluster_ip).filter(of_family);
     }
-    let index = spec
-        .ip_families
-        .iter()
-        .position(|name| *name == family.to_string())?;
+    let index = spec.ip_families.iter().position(|name| *name == family.to_string())?;
     parse_ip(spec.cluster_ips.get(index)?).filter(of_family)
 }
 
@@ -98,18 +84,9 @@ fn affinity_seconds(spec: &wire::ServiceSpec) -> Option<u32> {
     if spec.session_affinity != "ClientIP" {
         return None;
     }
-    let client_ip = spec
-        .session_affinity_config
-        .as_ref()
-        .and_then(|config| config.client_ip.as_ref());
-    let seconds = client_ip
-        .and_then(|c| c.timeout_seconds)
-        .and_then(|s| u32::try_from(s).ok());
-    Some(
-        seconds
-            .filter(|s| *s > 0)
-            .unwrap_or(DEFAULT_AFFINITY_SECONDS),
-    )
+    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = client_ip.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok());
+    Some(seconds.filter(|s| *s > 0).unwrap_or(DEFAULT_AFFINITY_SECONDS))
 }
 
 fn port_number(number: i32) -> u16 {
@@ -146,10 +123,7 @@ pub fn slice(object: &wire::EndpointSlice, node_name: &str) -> Option<Slice> {
         "IPv6" => Family::V6,
         _ => return None,
     };
-    let endpoints = object
-        .endpoints
-        .iter()
-        .filter_map(|e| endpoint(e, family, node_name));
+    let endpoints = object.endpoints.iter().filter_map(|e| endpoint(e, family, node_name));
     Some(Slice {
         service: ObjectName::new(&object.metadata.namespace, owner),
         family,
@@ -176,10 +150,7 @@ fn endpoint(object: &wire::Endpoint, family: Family, node_name: &str) -> Option<
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
         local: object.node_name.as_deref() == Some(node_name),
-        hints: object
-            .hints
-            .as_ref()
-            .and_then(|hints| self::hints(hints, node_name)),
+        hints: object.hints.as_ref().and_then(|hints| self::hints(hints, node_name)),
     })
 }
 
@@ -190,11 +161,7 @@ fn hints(object: &wire::EndpointHints, node_name: &str) -> Option<Box<Hints>> {
     let names_this_node = object.for_nodes.iter().any(|hint| hint.name == node_name);
     Some(Box::new(Hints {
         this_node: (!object.for_nodes.is_empty()).then_some(names_this_node),
-        zones: object
-            .for_zones
-            .iter()
-            .map(|hint| Arc::from(hint.name.as_str()))
-            .collect(),
+        zones: object.for_zones.iter().map(|hint| Arc::from(hint.name.as_str())).collect(),
     }))
 }
 
@@ -204,65 +171,40 @@ mod tests {
     use serde_json::json;
 
     fn wire_service(spec: serde_json::Value) -> wire::Service {
-        serde_json::from_value(
-            json!({"metadata": {"name": "web", "namespace": "ns1"}, "spec": spec}),
-        )
-        .unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns1"}, "spec": spec})).unwrap()
     }
 
     #[test]
     fn headless_external_name_and_foreign_services_are_ignored() {
         assert_eq!(service(&wire_service(json!({"clusterIP": "None"}))), None);
         assert_eq!(service(&wire_service(json!({"clusterIP": ""}))), None);
-        assert_eq!(
-            service(&wire_service(
-                json!({"type": "ExternalName", "clusterIP": "10.0.0.1"})
-            )),
-            None
-        );
+        assert_eq!(service(&wire_service(json!({"type": "ExternalName", "clusterIP": "10.0.0.1"}))), None);
         let mut foreign = wire_service(json!({"clusterIP": "10.0.0.1"}));
         assert!(service(&foreign).is_some());
-        foreign
-            .metadata
-            .labels
-            .insert(SERVICE_PROXY_NAME.into(), String::new());
+        foreign.metadata.labels.insert(SERVICE_PROXY_NAME.into(), String::new());
         assert_eq!(service(&foreign), None);
     }
 
     #[test]
     fn each_family_takes_the_cluster_ip_at_its_own_position() {
-        let dual = service(&wire_service(
-            json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.0.0.1"],
-            "ipFamilies": ["IPv6", "IPv4"]}),
-        ))
+        let dual = service(&wire_service(json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.0.0.1"],
+            "ipFamilies": ["IPv6", "IPv4"]})))
         .unwrap();
-        assert_eq!(
-            dual.cluster_ip(Family::V4),
-            Some("10.0.0.1".parse().unwrap())
-        );
-        assert_eq!(
-            dual.cluster_ip(Family::V6),
-            Some("fd00::1".parse().unwrap())
-        );
+        assert_eq!(dual.cluster_ip(Family::V4), Some("10.0.0.1".parse().unwrap()));
+        assert_eq!(dual.cluster_ip(Family::V6), Some("fd00::1".parse().unwrap()));
         let old = service(&wire_service(json!({"clusterIP": "10.0.0.1"}))).unwrap();
         assert_eq!(old.cluster_ips, [Some("10.0.0.1".parse().unwrap()), None]);
     }
 
     #[test]
     fn external_policy_counts_only_for_externally_accessible_types() {
-        let inside = service(&wire_service(
-            json!({"clusterIP": "10.0.0.1", "externalTrafficPolicy": "Local"}),
-        ))
-        .unwrap();
+        let inside = service(&wire_service(json!({"clusterIP": "10.0.0.1", "externalTrafficPolicy": "Local"}))).unwrap();
         assert!(!inside.external_policy_local);
         let node_port = json!({"type": "NodePort", "clusterIP": "10.0.0.1", "externalTrafficPolicy": "Local",
             "healthCheckNodePort": 30999});
         let outside = service(&wire_service(node_port)).unwrap();
         assert!(outside.external_policy_local);
-        assert_eq!(
-            outside.health_check_node_port, 0,
-            "only load balancers have a health check port"
-        );
+        assert_eq!(outside.health_check_node_port, 0, "only load balancers have a health check port");
     }
 
     #[test]
@@ -271,24 +213,14 @@ mod tests {
         object.status.load_balancer.ingress = serde_json::from_value(json!([{"ip": "192.0.2.1"},
             {"ip": "192.0.2.2", "ipMode": "Proxy"}, {"hostname": "lb.example"}, {"ip": "192.0.2.3", "ipMode": "VIP"}]))
         .unwrap();
-        let vips: Vec<String> = service(&object)
-            .unwrap()
-            .load_balancer_vips
-            .iter()
-            .map(|ip| ip.to_string())
-            .collect();
+        let vips: Vec<String> = service(&object).unwrap().load_balancer_vips.iter().map(|ip| ip.to_string()).collect();
         assert_eq!(vips, ["192.0.2.1", "192.0.2.3"]);
     }
 
     #[test]
     fn a_zero_prefix_lifts_the_source_ranges_of_its_family() {
-        let ranges: Vec<String> = [" 10.0.0.0/8", "0.0.0.0/0", "fd00::/8 "]
-            .map(String::from)
-            .into();
-        assert_eq!(
-            &*source_ranges(&ranges),
-            &[Cidr::parse("fd00::/8").unwrap()]
-        );
+        let ranges: Vec<String> = [" 10.0.0.0/8", "0.0.0.0/0", "fd00::/8 "].map(String::from).into();
+        assert_eq!(&*source_ranges(&ranges), &[Cidr::parse("fd00::/8").unwrap()]);
     }
 
     #[test]
@@ -301,10 +233,7 @@ mod tests {
                 {"addresses": ["10.1.0.2"], "nodeName": "n2", "conditions": {"ready": false, "serving": true, "terminating": true}}]}))
         .unwrap();
         let got = slice(&object, "n1").unwrap();
-        assert_eq!(
-            got.ports.iter().map(|p| p.port).collect::<Vec<_>>(),
-            [8080, 53]
-        );
+        assert_eq!(got.ports.iter().map(|p| p.port).collect::<Vec<_>>(), [8080, 53]);
         assert_eq!(got.endpoints.len(), 2);
         let (first, second) = (&got.endpoints[0], &got.endpoints[1]);
         assert!(first.ready && first.serving && !first.terminating && first.local);
@@ -314,23 +243,14 @@ mod tests {
 
     #[test]
     fn slices_without_owner_headless_or_fqdn_are_ignored() {
-        let mut object = wire::EndpointSlice {
-            address_type: "IPv4".into(),
-            ..Default::default()
-        };
+        let mut object = wire::EndpointSlice { address_type: "IPv4".into(), ..Default::default() };
         assert_eq!(slice(&object, "n1"), None);
-        object
-            .metadata
-            .labels
-            .insert(SERVICE_NAME.into(), "web".into());
+        object.metadata.labels.insert(SERVICE_NAME.into(), "web".into());
         assert!(slice(&object, "n1").is_some());
         object.address_type = "FQDN".into();
         assert_eq!(slice(&object, "n1"), None);
         object.address_type = "IPv6".into();
-        object
-            .metadata
-            .labels
-            .insert(HEADLESS.into(), String::new());
+        object.metadata.labels.insert(HEADLESS.into(), String::new());
         assert_eq!(slice(&object, "n1"), None);
     }
 }

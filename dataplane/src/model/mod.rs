@@ -27,6 +27,14 @@ impl Family {
         if ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
+    /// The family's number in netfilter's messages.
+    pub fn number(self) -> u8 {
+        match self {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        }
+    }
+
     pub fn address_len(self) -> usize {
         match self {
             Family::V4 => 4,
@@ -62,9 +70,7 @@ impl Protocol {
     }
 
     pub fn from_number(number: u8) -> Option<Protocol> {
-        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
-            .into_iter()
-            .find(|p| p.number() == number)
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == number)
     }
 }
 
@@ -92,9 +98,7 @@ impl ObjectName {
     }
 
     pub fn namespace(&self) -> &str {
-        self.0
-            .split_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     pub fn name(&self) -> &str {
@@ -186,15 +190,8 @@ pub struct Hints {
 /// A packet's destination that a service answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrontendKey {
-    Vip {
-        ip: IpAddr,
-        protocol: Protocol,
-        port: u16,
-    },
-    NodePort {
-        protocol: Protocol,
-        port: u16,
-    },
+    Vip { ip: IpAddr, protocol: Protocol, port: u16 },
+    NodePort { protocol: Protocol, port: u16 },
 }
 
 impl FrontendKey {

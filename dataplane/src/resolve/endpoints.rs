@@ -35,18 +35,8 @@ impl PortEndpoint {
 /// Sorts and removes duplicates. While the controller moves an endpoint between slices it stands in both: the one
 /// that is not terminating wins.
 pub fn merge(mut endpoints: Vec<PortEndpoint>) -> Vec<PortEndpoint> {
-    let usefulness = |e: &PortEndpoint| {
-        (
-            e.endpoint.terminating,
-            !e.endpoint.ready,
-            !e.endpoint.serving,
-        )
-    };
-    endpoints.sort_by(|a, b| {
-        a.address()
-            .cmp(&b.address())
-            .then_with(|| usefulness(a).cmp(&usefulness(b)))
-    });
+    let usefulness = |e: &PortEndpoint| (e.endpoint.terminating, !e.endpoint.ready, !e.endpoint.serving);
+    endpoints.sort_by(|a, b| a.address().cmp(&b.address()).then_with(|| usefulness(a).cmp(&usefulness(b))));
     endpoints.dedup_by(|later, first| later.address().cmp(&first.address()) == Ordering::Equal);
     endpoints
 }
@@ -73,9 +63,7 @@ pub struct Categories {
 pub fn categorize(endpoints: &[PortEndpoint], uses: Use, zone: Option<&Arc<str>>) -> Categories {
     let everything: Vec<Endpoint> = endpoints.iter().map(|e| e.endpoint.clone()).collect();
     let topology = Topology::of(&everything, zone);
-    let select = |admit: &dyn Fn(&PortEndpoint) -> bool| -> Vec<&PortEndpoint> {
-        endpoints.iter().filter(|e| admit(e)).collect()
-    };
+    let select = |admit: &dyn Fn(&PortEndpoint) -> bool| -> Vec<&PortEndpoint> { endpoints.iter().filter(|e| admit(e)).collect() };
     let mut cluster = Vec::new();
     if uses.cluster {
         cluster = select(&|e| e.ready() && topology.admits(&e.endpoint));
@@ -90,24 +78,12 @@ pub fn categorize(endpoints: &[PortEndpoint], uses: Use, zone: Option<&Arc<str>>
             local = select(&|e| e.fallback() && e.endpoint.local);
         }
     }
-    let any =
-        !cluster.is_empty() || (uses.local && endpoints.iter().any(|e| e.ready() || e.fallback()));
-    let mut local_ips: Vec<IpAddr> = cluster
-        .iter()
-        .chain(&local)
-        .filter(|e| e.endpoint.local)
-        .map(|e| e.endpoint.ip)
-        .collect();
+    let any = !cluster.is_empty() || (uses.local && endpoints.iter().any(|e| e.ready() || e.fallback()));
+    let mut local_ips: Vec<IpAddr> = cluster.iter().chain(&local).filter(|e| e.endpoint.local).map(|e| e.endpoint.ip).collect();
     local_ips.sort_unstable();
     local_ips.dedup();
-    let addresses =
-        |list: Vec<&PortEndpoint>| list.into_iter().map(PortEndpoint::address).collect();
-    Categories {
-        cluster: addresses(cluster),
-        local: addresses(local),
-        any,
-        local_ips,
-    }
+    let addresses = |list: Vec<&PortEndpoint>| list.into_iter().map(PortEndpoint::address).collect();
+    Categories { cluster: addresses(cluster), local: addresses(local), any, local_ips }
 }
 
 #[cfg(test)]
@@ -119,14 +95,10 @@ mod tests {
     /// N node hint for another, a/b zone hints.
     fn ep(last: u8, flags: &str) -> PortEndpoint {
         let has = |c: char| flags.contains(c);
-        let zones: Box<[Arc<str>]> = [('a', "zone-a"), ('b', "zone-b")]
-            .iter()
-            .filter(|(c, _)| has(*c))
-            .map(|(_, z)| Arc::from(*z))
-            .collect();
+        let zones: Box<[Arc<str>]> =
+            [('a', "zone-a"), ('b', "zone-b")].iter().filter(|(c, _)| has(*c)).map(|(_, z)| Arc::from(*z)).collect();
         let this_node = (has('n') || has('N')).then_some(has('n'));
-        let hints = (this_node.is_some() || !zones.is_empty())
-            .then(|| Box::new(Hints { this_node, zones }));
+        let hints = (this_node.is_some() || !zones.is_empty()).then(|| Box::new(Hints { this_node, zones }));
         PortEndpoint {
             endpoint: Endpoint {
                 ip: IpAddr::from([10, 1, 2, last]),
@@ -140,28 +112,12 @@ mod tests {
         }
     }
 
-    const CLUSTER: Use = Use {
-        cluster: true,
-        local: false,
-    };
-    const LOCAL: Use = Use {
-        cluster: false,
-        local: true,
-    };
-    const BOTH: Use = Use {
-        cluster: true,
-        local: true,
-    };
+    const CLUSTER: Use = Use { cluster: true, local: false };
+    const LOCAL: Use = Use { cluster: false, local: true };
+    const BOTH: Use = Use { cluster: true, local: true };
 
     /// (flags of endpoints 1.., uses, zone) to (cluster, local, any), endpoints by last byte.
-    fn check(
-        flags: &[&str],
-        uses: Use,
-        zone: Option<&str>,
-        cluster: &[u8],
-        local: &[u8],
-        any: bool,
-    ) {
+    fn check(flags: &[&str], uses: Use, zone: Option<&str>, cluster: &[u8], local: &[u8], any: bool) {
         let endpoints: Vec<_> = flags.iter().zip(1..).map(|(f, i)| ep(i, f)).collect();
         let zone = zone.map(Arc::from);
         let got = categorize(&endpoints, uses, zone.as_ref());
@@ -173,11 +129,7 @@ mod tests {
                 })
                 .collect()
         };
-        assert_eq!(
-            (last(&got.cluster), last(&got.local), got.any),
-            (cluster.into(), local.into(), any),
-            "{flags:?}"
-        );
+        assert_eq!((last(&got.cluster), last(&got.local), got.any), (cluster.into(), local.into(), any), "{flags:?}");
     }
 
     #[test]
@@ -220,14 +172,7 @@ mod tests {
 
     #[test]
     fn node_hints_win_over_zone_hints_and_fall_back_to_them() {
-        check(
-            &["rna", "rNa", "rNb"],
-            CLUSTER,
-            Some("zone-a"),
-            &[1],
-            &[],
-            true,
-        );
+        check(&["rna", "rNa", "rNb"], CLUSTER, Some("zone-a"), &[1], &[], true);
         check(&["rNa", "rNb"], CLUSTER, Some("zone-a"), &[1], &[], true);
         check(&["rn", "r"], CLUSTER, Some("zone-a"), &[1, 2], &[], true);
         check(&["rN", "rN"], CLUSTER, None, &[1, 2], &[], true);

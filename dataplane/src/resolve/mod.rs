@@ -66,10 +66,7 @@ pub enum Action {
     ForwardMasked { endpoints: Arc<[SocketAddr]> },
     /// externalTrafficPolicy Local: pods and this node use `cluster` (the node's packets masked), everybody else
     /// `local` with the source kept, and is dropped if that is empty. `cluster` is never empty.
-    ForwardLocal {
-        cluster: Arc<[SocketAddr]>,
-        local: Arc<[SocketAddr]>,
-    },
+    ForwardLocal { cluster: Arc<[SocketAddr]>, local: Arc<[SocketAddr]> },
     /// No endpoint anywhere: refused at once.
     Refuse,
     /// None on this node, and the policy wants one of this node.
@@ -93,20 +90,12 @@ pub struct HealthCheck {
 }
 
 /// Resolves one service for one family. `slices` are the service's, of any family, in any order.
-pub fn resolve<'a>(
-    service: &Service,
-    slices: impl Iterator<Item = &'a Slice> + Clone,
-    family: Family,
-    node: &NodeView,
-) -> Resolved {
+pub fn resolve<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + Clone, family: Family, node: &NodeView) -> Resolved {
     let Some(cluster_ip) = service.cluster_ip(family) else {
         return Resolved::default();
     };
     let slices = slices.filter(|slice| slice.family == family);
-    let mut resolved = Resolved {
-        cluster_ip: Some(cluster_ip),
-        ..Resolved::default()
-    };
+    let mut resolved = Resolved { cluster_ip: Some(cluster_ip), ..Resolved::default() };
     for port in &service.ports {
         let endpoints = endpoints_of(port, slices.clone());
         resolve_port(service, port, cluster_ip, &endpoints, node, &mut resolved);
@@ -115,29 +104,17 @@ pub fn resolve<'a>(
     resolved.hairpins.dedup();
     if service.health_check_node_port != 0 {
         let local_endpoints = count_local_ready(slices);
-        resolved.health = Some(HealthCheck {
-            port: service.health_check_node_port,
-            local_endpoints,
-        });
+        resolved.health = Some(HealthCheck { port: service.health_check_node_port, local_endpoints });
     }
     resolved
 }
 
-fn endpoints_of<'a>(
-    port: &ServicePort,
-    slices: impl Iterator<Item = &'a Slice>,
-) -> Vec<PortEndpoint> {
+fn endpoints_of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a Slice>) -> Vec<PortEndpoint> {
     let mut found = Vec::new();
     for slice in slices {
-        let wanted = slice
-            .ports
-            .iter()
-            .filter(|p| p.name == port.name && p.protocol == port.protocol);
+        let wanted = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
         for slice_port in wanted {
-            let with_port = |e: &crate::model::Endpoint| PortEndpoint {
-                endpoint: e.clone(),
-                port: slice_port.port,
-            };
+            let with_port = |e: &crate::model::Endpoint| PortEndpoint { endpoint: e.clone(), port: slice_port.port };
             found.extend(slice.endpoints.iter().map(with_port));
         }
     }
@@ -145,11 +122,8 @@ fn endpoints_of<'a>(
 }
 
 fn count_local_ready<'a>(slices: impl Iterator<Item = &'a Slice>) -> usize {
-    let mut ips: Vec<IpAddr> = slices
-        .flat_map(|slice| slice.endpoints.iter())
-        .filter(|e| e.local && e.ready && !e.terminating)
-        .map(|e| e.ip)
-        .collect();
+    let mut ips: Vec<IpAddr> =
+        slices.flat_map(|slice| slice.endpoints.iter()).filter(|e| e.local && e.ready && !e.terminating).map(|e| e.ip).collect();
     ips.sort_unstable();
     ips.dedup();
     ips.len()
@@ -163,12 +137,7 @@ fn resolve_port(
     node: &NodeView,
     out: &mut Resolved,
 ) {
-    let of_family = |ips: &[IpAddr]| -> Vec<IpAddr> {
-        ips.iter()
-            .copied()
-            .filter(|ip| ip.is_ipv4() == cluster_ip.is_ipv4())
-            .collect()
-    };
+    let of_family = |ips: &[IpAddr]| -> Vec<IpAddr> { ips.iter().copied().filter(|ip| ip.is_ipv4() == cluster_ip.is_ipv4()).collect() };
     let external_ips = of_family(&service.external_ips);
     let vips = of_family(&service.load_balancer_vips);
     let external = port.node_port != 0 || !external_ips.is_empty() || !vips.is_empty();
@@ -178,32 +147,21 @@ fn resolve_port(
         local: service.internal_policy_local || (service.external_policy_local && external),
     };
     let categories = categorize(endpoints, uses, node.zone.as_ref());
-    let vip = |ip: IpAddr| FrontendKey::Vip {
-        ip,
-        protocol: port.protocol,
-        port: port.port,
-    };
+    let vip = |ip: IpAddr| FrontendKey::Vip { ip, protocol: port.protocol, port: port.port };
     let first = out.frontends.len();
     let mut add = |key: FrontendKey, kind: FrontendKind| {
         let action = match kind {
             FrontendKind::ClusterIp => internal_action(service, &categories),
             _ => external_action(service, &categories),
         };
-        let ranges = |c: &&Cidr| {
-            kind == FrontendKind::LoadBalancer && c.ip.is_ipv4() == cluster_ip.is_ipv4()
-        };
+        let ranges = |c: &&Cidr| kind == FrontendKind::LoadBalancer && c.ip.is_ipv4() == cluster_ip.is_ipv4();
         out.frontends.push(Frontend {
             key,
             kind,
             port_name: port.name.clone(),
             action,
             affinity_seconds: service.affinity_seconds,
-            source_ranges: service
-                .source_ranges
-                .iter()
-                .filter(ranges)
-                .copied()
-                .collect(),
+            source_ranges: service.source_ranges.iter().filter(ranges).copied().collect(),
         });
     };
     add(vip(cluster_ip), FrontendKind::ClusterIp);
@@ -214,37 +172,21 @@ fn resolve_port(
         add(vip(ip), FrontendKind::LoadBalancer);
     }
     if port.node_port != 0 {
-        let key = FrontendKey::NodePort {
-            protocol: port.protocol,
-            port: port.node_port,
-        };
+        let key = FrontendKey::NodePort { protocol: port.protocol, port: port.node_port };
         add(key, FrontendKind::NodePort);
     }
     if port.protocol == Protocol::Udp {
-        let frontends = out.frontends[first..]
-            .iter()
-            .map(|frontend| frontend.key)
-            .collect();
-        let serving = endpoints
-            .iter()
-            .filter(|e| e.endpoint.serving)
-            .map(PortEndpoint::address)
-            .collect();
+        let frontends = out.frontends[first..].iter().map(|frontend| frontend.key).collect();
+        let serving = endpoints.iter().filter(|e| e.endpoint.serving).map(PortEndpoint::address).collect();
         out.udp.push(UdpPort { frontends, serving });
     }
     out.hairpins.extend(categories.local_ips);
 }
 
 fn internal_action(service: &Service, categories: &Categories) -> Action {
-    let endpoints = if service.internal_policy_local {
-        &categories.local
-    } else {
-        &categories.cluster
-    };
+    let endpoints = if service.internal_policy_local { &categories.local } else { &categories.cluster };
     match (endpoints.is_empty(), categories.any) {
-        (false, _) => Action::Forward {
-            endpoints: endpoints.clone(),
-        },
+        (false, _) => Action::Forward { endpoints: endpoints.clone() },
         (true, false) => Action::Refuse,
         (true, true) => Action::Drop,
     }
@@ -258,14 +200,7 @@ fn external_action(service: &Service, categories: &Categories) -> Action {
     if !service.external_policy_local {
         return Action::ForwardMasked { endpoints: cluster };
     }
-    if cluster.is_empty() {
-        Action::Drop
-    } else {
-        Action::ForwardLocal {
-            cluster,
-            local: categories.local.clone(),
-        }
-    }
+    if cluster.is_empty() { Action::Drop } else { Action::ForwardLocal { cluster, local: categories.local.clone() } }
 }
 
 #[cfg(test)]
@@ -276,29 +211,21 @@ mod tests {
     use serde_json::{Value, json};
 
     fn resolved(spec: Value, endpoints: Value) -> Resolved {
-        let object: wire::Service =
-            serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns1"},
+        let object: wire::Service = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns1"},
             "spec": spec, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}}))
-            .unwrap();
+        .unwrap();
         let slice: wire::EndpointSlice = serde_json::from_value(json!({"addressType": "IPv4", "endpoints": endpoints,
             "metadata": {"name": "web-1", "namespace": "ns1", "labels": {"kubernetes.io/service-name": "web"}},
             "ports": [{"name": "http", "port": 8080}, {"name": "dns", "protocol": "UDP", "port": 53}]}))
         .unwrap();
         let slice = convert::slice(&slice, "n1").unwrap();
-        resolve(
-            &convert::service(&object).unwrap(),
-            [slice].iter(),
-            Family::V4,
-            &NodeView::default(),
-        )
+        resolve(&convert::service(&object).unwrap(), [slice].iter(), Family::V4, &NodeView::default())
     }
 
     fn load_balancer(extra: Value) -> Value {
         let mut spec = json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1",
             "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         spec
     }
 
@@ -311,42 +238,21 @@ mod tests {
             Action::Refuse => "refuse",
             Action::Drop => "drop",
         };
-        resolved
-            .frontends
-            .iter()
-            .map(|f| (f.kind, name(&f.action)))
-            .collect()
+        resolved.frontends.iter().map(|f| (f.kind, name(&f.action))).collect()
     }
 
     use FrontendKind::{ClusterIp, LoadBalancer, NodePort};
 
     #[test]
     fn external_destinations_are_masked_and_the_cluster_ip_is_not() {
-        let got = resolved(
-            load_balancer(json!({})),
-            json!([{"addresses": ["10.1.0.1"]}]),
-        );
-        assert_eq!(
-            actions(&got),
-            [
-                (ClusterIp, "forward"),
-                (LoadBalancer, "masked"),
-                (NodePort, "masked")
-            ]
-        );
+        let got = resolved(load_balancer(json!({})), json!([{"addresses": ["10.1.0.1"]}]));
+        assert_eq!(actions(&got), [(ClusterIp, "forward"), (LoadBalancer, "masked"), (NodePort, "masked")]);
     }
 
     #[test]
     fn a_service_without_endpoints_is_refused_everywhere() {
-        let refused = [
-            (ClusterIp, "refuse"),
-            (LoadBalancer, "refuse"),
-            (NodePort, "refuse"),
-        ];
-        assert_eq!(
-            actions(&resolved(load_balancer(json!({})), json!([]))),
-            refused
-        );
+        let refused = [(ClusterIp, "refuse"), (LoadBalancer, "refuse"), (NodePort, "refuse")];
+        assert_eq!(actions(&resolved(load_balancer(json!({})), json!([]))), refused);
         let local = json!({"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"});
         assert_eq!(actions(&resolved(load_balancer(local), json!([]))), refused);
     }
@@ -354,30 +260,10 @@ mod tests {
     #[test]
     fn local_policies_drop_what_finds_no_endpoint_on_this_node() {
         let elsewhere = json!([{"addresses": ["10.1.0.1"], "nodeName": "n2"}]);
-        let external = resolved(
-            load_balancer(json!({"externalTrafficPolicy": "Local"})),
-            elsewhere.clone(),
-        );
-        assert_eq!(
-            actions(&external),
-            [
-                (ClusterIp, "forward"),
-                (LoadBalancer, "local, none"),
-                (NodePort, "local, none")
-            ]
-        );
-        let internal = resolved(
-            load_balancer(json!({"internalTrafficPolicy": "Local"})),
-            elsewhere,
-        );
-        assert_eq!(
-            actions(&internal),
-            [
-                (ClusterIp, "drop"),
-                (LoadBalancer, "masked"),
-                (NodePort, "masked")
-            ]
-        );
+        let external = resolved(load_balancer(json!({"externalTrafficPolicy": "Local"})), elsewhere.clone());
+        assert_eq!(actions(&external), [(ClusterIp, "forward"), (LoadBalancer, "local, none"), (NodePort, "local, none")]);
+        let internal = resolved(load_balancer(json!({"internalTrafficPolicy": "Local"})), elsewhere);
+        assert_eq!(actions(&internal), [(ClusterIp, "drop"), (LoadBalancer, "masked"), (NodePort, "masked")]);
     }
 
     #[test]
@@ -397,11 +283,7 @@ mod tests {
         let got = resolved(spec, endpoints);
         let serving: Vec<String> = got.udp[0].serving.iter().map(|a| a.to_string()).collect();
         assert_eq!(serving, ["10.1.0.1:53", "10.1.0.2:53", "10.1.0.3:53"]);
-        assert_eq!(
-            got.udp[0].frontends.len(),
-            2,
-            "the cluster IP and the load balancer's address"
-        );
+        assert_eq!(got.udp[0].frontends.len(), 2, "the cluster IP and the load balancer's address");
         assert_eq!(got.hairpins, ["10.1.0.1".parse::<IpAddr>().unwrap()]);
     }
 
@@ -409,11 +291,7 @@ mod tests {
     fn source_ranges_bind_load_balancer_addresses_only() {
         let ranges = json!({"loadBalancerSourceRanges": ["203.0.113.0/24", "fd00::/8"]});
         let got = resolved(load_balancer(ranges), json!([{"addresses": ["10.1.0.1"]}]));
-        let counts: Vec<_> = got
-            .frontends
-            .iter()
-            .map(|f| (f.kind, f.source_ranges.len()))
-            .collect();
+        let counts: Vec<_> = got.frontends.iter().map(|f| (f.kind, f.source_ranges.len())).collect();
         assert_eq!(counts, [(ClusterIp, 0), (LoadBalancer, 1), (NodePort, 0)]);
     }
 
@@ -423,28 +301,14 @@ mod tests {
         let endpoints = json!([{"addresses": ["10.1.0.1"], "nodeName": "n1"}, {"addresses": ["10.1.0.2"], "nodeName": "n2"},
             {"addresses": ["10.1.0.3"], "nodeName": "n1", "conditions": {"ready": false, "serving": true, "terminating": true}}]);
         let got = resolved(load_balancer(local), endpoints);
-        assert_eq!(
-            got.health,
-            Some(HealthCheck {
-                port: 31000,
-                local_endpoints: 1
-            })
-        );
+        assert_eq!(got.health, Some(HealthCheck { port: 31000, local_endpoints: 1 }));
     }
 
     #[test]
     fn a_service_without_address_in_the_family_does_not_exist_there() {
-        let service = wire::Service {
-            spec: wire::ServiceSpec {
-                cluster_ip: "10.0.0.1".into(),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
+        let service =
+            wire::Service { spec: wire::ServiceSpec { cluster_ip: "10.0.0.1".into(), ..Default::default() }, ..Default::default() };
         let service = convert::service(&service).unwrap();
-        assert_eq!(
-            resolve(&service, [].iter(), Family::V6, &NodeView::default()),
-            Resolved::default()
-        );
+        assert_eq!(resolve(&service, [].iter(), Family::V6, &NodeView::default()), Resolved::default());
     }
 }

@@ -24,15 +24,9 @@ impl Topology<'_> {
         if ready().all(|e| node_hint(e).is_some()) && ready().any(|e| node_hint(e) == Some(true)) {
             return Topology::SameNode;
         }
-        let zoned = |e: &Endpoint| {
-            e.hints
-                .as_ref()
-                .is_some_and(|hints| !hints.zones.is_empty())
-        };
+        let zoned = |e: &Endpoint| e.hints.as_ref().is_some_and(|hints| !hints.zones.is_empty());
         match zone {
-            Some(zone) if ready().all(zoned) && ready().any(|e| names_zone(e, zone)) => {
-                Topology::SameZone(zone)
-            }
+            Some(zone) if ready().all(zoned) && ready().any(|e| names_zone(e, zone)) => Topology::SameZone(zone),
             _ => Topology::Everywhere,
         }
     }
@@ -40,18 +34,12 @@ impl Topology<'_> {
     pub fn admits(self, endpoint: &Endpoint) -> bool {
         match self {
             Topology::Everywhere => true,
-            Topology::SameNode => endpoint
-                .hints
-                .as_ref()
-                .is_some_and(|hints| hints.this_node == Some(true)),
+            Topology::SameNode => endpoint.hints.as_ref().is_some_and(|hints| hints.this_node == Some(true)),
             Topology::SameZone(zone) => names_zone(endpoint, zone),
         }
     }
 }
 
 fn names_zone(endpoint: &Endpoint, zone: &Arc<str>) -> bool {
-    endpoint
-        .hints
-        .as_ref()
-        .is_some_and(|hints| hints.zones.contains(zone))
+    endpoint.hints.as_ref().is_some_and(|hints| hints.zones.contains(zone))
 }

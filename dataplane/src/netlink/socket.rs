@@ -1,0 +1,270 @@
+//! The conversation with the kernel over one netfilter socket.
+//!
+//! Owns sequence numbers, buffers, and how answers are matched with requests. Every call blocks until the kernel has
+//! answered, which it does before `send` returns. Tests: the namespace tests under `tests/`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
+
+use super::attr::{Attrs, HEADER_LEN, Message, Messages};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_MULTI: u16 = 2;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+pub const NLM_F_REQUEST: u16 = 1;
+pub const NLM_F_ACK: u16 = 4;
+pub const NLM_F_DUMP: u16 = 0x300;
+
+/// Room for one answer: the kernel fills dumps in pieces of at most 32 KiB.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// The kernel answers at once; silence for so long means that something is wrong.
+const ANSWER_SECONDS: libc::time_t = 10;
+/// A dump that others keep disturbing is taken again so many times.
+const DUMP_ATTEMPTS: u32 = 5;
+
+/// What the kernel answered to a message it did not accept.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}{}", detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
+pub struct Refused {
+    /// The sequence number of the message.
+    pub seq: u32,
+    pub source: io::Error,
+    /// The kernel's own words, when it has any.
+    pub detail: Option<String>,
+}
+
+impl Refused {
+    pub fn errno(&self) -> i32 {
+        self.source.raw_os_error().unwrap_or(0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("cannot open a netfilter netlink socket (needs CONFIG_NETFILTER_NETLINK): {0}")]
+    Open(#[source] io::Error),
+    #[error("cannot send to netfilter: {0}")]
+    Send(#[source] io::Error),
+    #[error("cannot receive from netfilter: {0}")]
+    Receive(#[source] io::Error),
+    #[error("netfilter refused: {0}")]
+    Refused(#[from] Refused),
+    #[error("somebody else kept changing what was being read")]
+    Disturbed,
+}
+
+impl SocketError {
+    /// The errno of the answer, when there was one.
+    pub fn refused_with(&self) -> Option<i32> {
+        match self {
+            SocketError::Refused(refused) => Some(refused.errno()),
+            _ => None,
+        }
+    }
+}
+
+/// A netfilter netlink socket in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct NetfilterSocket {
+    socket: Socket,
+    seq: u32,
+    buffer: Vec<u8>,
+    send_room: usize,
+}
+
+impl NetfilterSocket {
+    pub fn open() -> Result<NetfilterSocket, SocketError> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(SocketError::Open)?;
+        socket.bind_auto().map_err(SocketError::Open)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(SocketError::Open)?;
+        // Answers then carry the kernel's words, and not the whole request.
+        socket.set_ext_ack(true).map_err(SocketError::Open)?;
+        socket.set_cap_ack(true).map_err(SocketError::Open)?;
+        let patience = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
+        set_option(&socket, libc::SO_RCVTIMEO, &patience).map_err(SocketError::Open)?;
+        Ok(NetfilterSocket { socket, seq: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER), send_room: 0 })
+    }
+
+    /// A fresh sequence number; `count` of them are reserved.
+    pub fn reserve_seq(&mut self, count: u32) -> u32 {
+        let first = self.seq.wrapping_add(1);
+        self.seq = self.seq.wrapping_add(count);
+        first
+    }
+
+    /// Sends one request without `NLM_F_DUMP` and hands its answers to `each`. The request must ask for an
+    /// acknowledgement unless it has an answer of its own.
+    pub fn request(&mut self, message: &[u8], seq: u32, mut each: impl FnMut(Message)) -> Result<(), SocketError> {
+        self.send(message)?;
+        loop {
+            let mut finished = false;
+            self.receive(|answer| {
+                if answer.seq != seq {
+                    return Ok(());
+                }
+                finished = true;
+                if answer.kind != NLMSG_ERROR {
+                    each(answer);
+                    return Ok(());
+                }
+                refusal(&answer)
+            })?;
+            if finished {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends one dump request, built by `build` for a sequence number, and hands every answer to `each`. When the
+    /// dump was disturbed it is taken again, after `restart`.
+    pub fn dump<S>(
+        &mut self,
+        state: &mut S,
+        build: impl Fn(u32) -> Vec<u8>,
+        restart: impl Fn(&mut S),
+        mut each: impl FnMut(&mut S, Message),
+    ) -> Result<(), SocketError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let seq = self.reserve_seq(1);
+            self.send(&build(seq))?;
+            if self.dump_answers(seq, |answer| each(state, answer))? {
+                return Ok(());
+            }
+            restart(state);
+        }
+        Err(SocketError::Disturbed)
+    }
+
+    /// False when the dump was disturbed.
+    fn dump_answers(&mut self, seq: u32, mut each: impl FnMut(Message)) -> Result<bool, SocketError> {
+        let (mut done, mut intact) = (false, true);
+        while !done {
+            self.receive(|answer| {
+                if answer.seq != seq {
+                    return Ok(());
+                }
+                intact &= answer.flags & NLM_F_DUMP_INTR == 0;
+                match answer.kind {
+                    NLMSG_ERROR => {
+                        done = true;
+                        return refusal(&answer);
+                    }
+                    NLMSG_DONE => {
+                        done = true;
+                        return done_status(&answer);
+                    }
+                    _ => each(answer),
+                }
+                done |= answer.flags & NLM_F_MULTI == 0;
+                Ok(())
+            })?;
+        }
+        Ok(intact)
+    }
+
+    /// Sends a batch whose last inner message, with sequence number `last`, asks for an acknowledgement. All of it is
+    /// done, or nothing: then the first refusal is returned.
+    pub fn batch(&mut self, bytes: &[u8], first: u32, last: u32) -> Result<(), SocketError> {
+        self.send(bytes)?;
+        let mut refused = None;
+        let mut finished = false;
+        while !finished {
+            self.receive(|answer| {
+                let ours = answer.seq.wrapping_sub(first) <= last.wrapping_sub(first);
+                if answer.kind != NLMSG_ERROR || !ours {
+                    return Ok(());
+                }
+                if let Err(error) = refusal(&answer) {
+                    // An error on the frame itself is the only answer there will be.
+                    finished |= answer.seq == first;
+                    refused.get_or_insert(error);
+                }
+                finished |= answer.seq == last;
+                Ok(())
+            })?;
+        }
+        refused.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), SocketError> {
+        self.make_room(bytes.len())?;
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SocketError::Send(error)),
+            }
+        }
+    }
+
+    /// A message must fit the send buffer as a whole.
+    fn make_room(&mut self, len: usize) -> Result<(), SocketError> {
+        const USUAL: usize = 128 * 1024;
+        if len <= USUAL.max(self.send_room) {
+            return Ok(());
+        }
+        let wanted = libc::c_int::try_from(len.next_power_of_two()).unwrap_or(libc::c_int::MAX);
+        set_option(&self.socket, libc::SO_SNDBUFFORCE, &wanted).map_err(SocketError::Send)?;
+        self.send_room = len.next_power_of_two();
+        Ok(())
+    }
+
+    fn receive(&mut self, mut each: impl FnMut(Message) -> Result<(), Refused>) -> Result<(), SocketError> {
+        self.buffer.clear();
+        loop {
+            match self.socket.recv(&mut self.buffer, 0) {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SocketError::Receive(error)),
+            }
+        }
+        let mut first_refusal = Ok(());
+        for message in Messages(&self.buffer) {
+            let result = each(message);
+            if first_refusal.is_ok() {
+                first_refusal = result;
+            }
+        }
+        Ok(first_refusal?)
+    }
+}
+
+fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).expect("socket options are small");
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::from_ref(value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn done_status(answer: &Message) -> Result<(), Refused> {
+    let status = answer.body.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    refused(answer.seq, status, None)
+}
+
+/// Reads an `nlmsgerr`; errno 0 is an acknowledgement.
+fn refusal(answer: &Message) -> Result<(), Refused> {
+    let status = answer.body.get(..4).and_then(|b| b.try_into().ok()).map_or(-libc::EPROTO, i32::from_ne_bytes);
+    let mut detail = None;
+    if answer.flags & NLM_F_ACK_TLVS != 0 {
+        let request = answer.body.get(4..).unwrap_or_default();
+        let capped = answer.flags & NLM_F_CAPPED != 0;
+        let len = request.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes) as usize;
+        let skip = if capped { HEADER_LEN } else { len.next_multiple_of(4) };
+        detail = Attrs(request.get(skip..).unwrap_or_default()).find(NLMSGERR_ATTR_MSG).and_then(|a| a.str());
+    }
+    refused(answer.seq, status, detail)
+}
+
+fn refused(seq: u32, status: i32, detail: Option<&str>) -> Result<(), Refused> {
+    if status == 0 {
+        return Ok(());
+    }
+    Err(Refused { seq, source: io::Error::from_raw_os_error(-status), detail: detail.map(String::from) })
+}

@@ -1,0 +1,223 @@
+//! The desired state: all Services and EndpointSlices, and which services changed since they were last asked for.
+//!
+//! Owns the compact objects. Never resolves, never programs. Tests are at the end of this file.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::model::{Family, ObjectName, Service, Slice, convert};
+use crate::resolve::{NodeView, Resolved, resolve};
+use crate::wire;
+
+/// A service as the store has it. Slices may come before their service.
+#[derive(Debug, Default)]
+struct Entry {
+    service: Option<Service>,
+    /// By the slice's name, so that the order does not depend on history.
+    slices: BTreeMap<ObjectName, Slice>,
+}
+
+#[derive(Debug)]
+pub struct ServiceStore {
+    node_name: String,
+    node: NodeView,
+    entries: HashMap<ObjectName, Entry>,
+    /// The service each slice belongs to, for when it moves or goes.
+    slice_owners: HashMap<ObjectName, ObjectName>,
+    dirty: BTreeSet<ObjectName>,
+}
+
+impl ServiceStore {
+    pub fn new(node_name: &str, zone: Option<&str>) -> ServiceStore {
+        ServiceStore {
+            node_name: node_name.into(),
+            node: NodeView { zone: zone.map(Arc::from) },
+            entries: HashMap::new(),
+            slice_owners: HashMap::new(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    pub fn set_service(&mut self, object: &wire::Service) {
+        let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
+        self.put_service(name, convert::service(object));
+    }
+
+    pub fn delete_service(&mut self, name: ObjectName) {
+        self.put_service(name, None);
+    }
+
+    fn put_service(&mut self, name: ObjectName, service: Option<Service>) {
+        let entry = self.entries.entry(name.clone()).or_default();
+        if entry.service != service {
+            entry.service = service;
+            self.dirty.insert(name.clone());
+        }
+        self.forget_if_empty(&name);
+    }
+
+    pub fn set_slice(&mut self, object: &wire::EndpointSlice) {
+        let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
+        let Some(slice) = convert::slice(object, &self.node_name) else {
+            self.delete_slice(&name);
+            return;
+        };
+        if self.slice_owners.get(&name).is_some_and(|owner| *owner != slice.service) {
+            self.delete_slice(&name);
+        }
+        let owner = slice.service.clone();
+        let entry = self.entries.entry(owner.clone()).or_default();
+        if entry.slices.get(&name) != Some(&slice) {
+            entry.slices.insert(name.clone(), slice);
+            self.slice_owners.insert(name, owner.clone());
+            self.touch(owner);
+        }
+    }
+
+    pub fn delete_slice(&mut self, name: &ObjectName) {
+        let Some(owner) = self.slice_owners.remove(name) else { return };
+        if let Some(entry) = self.entries.get_mut(&owner) {
+            entry.slices.remove(name);
+        }
+        self.touch(owner.clone());
+        self.forget_if_empty(&owner);
+    }
+
+    /// Slices of a service that does not exist change nothing.
+    fn touch(&mut self, name: ObjectName) {
+        if self.entries.get(&name).is_some_and(|entry| entry.service.is_some()) {
+            self.dirty.insert(name);
+        }
+    }
+
+    fn forget_if_empty(&mut self, name: &ObjectName) {
+        if self.entries.get(name).is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty()) {
+            self.entries.remove(name);
+        }
+    }
+
+    /// The node's zone decides about topology hints, so every service may change.
+    pub fn set_zone(&mut self, zone: Option<&str>) {
+        if self.node.zone.as_deref() != zone {
+            self.node.zone = zone.map(Arc::from);
+            self.touch_all();
+        }
+    }
+
+    pub fn touch_all(&mut self) {
+        let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
+        self.dirty.extend(services.map(|(name, _)| name.clone()));
+    }
+
+    /// Services that changed since the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Names of the services that exist.
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.entries.iter().filter(|(_, entry)| entry.service.is_some()).map(|(name, _)| name)
+    }
+
+    /// How many services exist.
+    pub fn services(&self) -> usize {
+        self.names().count()
+    }
+
+    /// What a service is now; nothing, when it does not exist.
+    pub fn resolve(&self, name: &ObjectName, family: Family) -> Resolved {
+        let entry = self.entries.get(name);
+        let Some((entry, service)) = entry.and_then(|entry| Some((entry, entry.service.as_ref()?))) else {
+            return Resolved::default();
+        };
+        resolve(service, entry.slices.values(), family, &self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::Action;
+    use serde_json::json;
+
+    fn service(port: u16) -> wire::Service {
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns1"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": port}]}}))
+        .unwrap()
+    }
+
+    fn slice(name: &str, owner: &str, ip: &str) -> wire::EndpointSlice {
+        serde_json::from_value(json!({"addressType": "IPv4", "endpoints": [{"addresses": [ip]}],
+            "ports": [{"name": "", "port": 8080}],
+            "metadata": {"name": name, "namespace": "ns1", "labels": {"kubernetes.io/service-name": owner}}}))
+        .unwrap()
+    }
+
+    fn dirty(store: &mut ServiceStore) -> Vec<String> {
+        store.take_dirty().iter().map(ObjectName::to_string).collect()
+    }
+
+    #[test]
+    fn a_slice_may_come_before_its_service_and_is_used_then() {
+        let mut store = ServiceStore::new("n1", None);
+        store.set_slice(&slice("web-1", "web", "10.1.0.1"));
+        assert!(dirty(&mut store).is_empty());
+        store.set_service(&service(80));
+        assert_eq!(dirty(&mut store), ["ns1/web"]);
+        let resolved = store.resolve(&ObjectName::new("ns1", "web"), Family::V4);
+        assert!(matches!(resolved.frontends[0].action, Action::Forward { .. }));
+    }
+
+    #[test]
+    fn the_same_object_again_is_no_change() {
+        let mut store = ServiceStore::new("n1", None);
+        store.set_service(&service(80));
+        store.set_slice(&slice("web-1", "web", "10.1.0.1"));
+        store.take_dirty();
+        store.set_service(&service(80));
+        store.set_slice(&slice("web-1", "web", "10.1.0.1"));
+        assert!(!store.has_dirty());
+        store.set_slice(&slice("web-1", "web", "10.1.0.2"));
+        assert_eq!(dirty(&mut store), ["ns1/web"]);
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_owner_touches_both() {
+        let mut store = ServiceStore::new("n1", None);
+        store.set_service(&service(80));
+        let mut other = service(80);
+        other.metadata.name = "other".into();
+        store.set_service(&other);
+        store.set_slice(&slice("s", "web", "10.1.0.1"));
+        store.take_dirty();
+        store.set_slice(&slice("s", "other", "10.1.0.1"));
+        assert_eq!(dirty(&mut store), ["ns1/other", "ns1/web"]);
+    }
+
+    #[test]
+    fn what_is_deleted_is_forgotten() {
+        let mut store = ServiceStore::new("n1", None);
+        store.set_service(&service(80));
+        store.set_slice(&slice("web-1", "web", "10.1.0.1"));
+        store.delete_service(ObjectName::new("ns1", "web"));
+        store.delete_slice(&ObjectName::new("ns1", "web-1"));
+        assert_eq!(dirty(&mut store), ["ns1/web"]);
+        assert!(store.entries.is_empty() && store.slice_owners.is_empty());
+    }
+
+    #[test]
+    fn a_new_zone_touches_every_service() {
+        let mut store = ServiceStore::new("n1", Some("a"));
+        store.set_service(&service(80));
+        store.take_dirty();
+        store.set_zone(Some("a"));
+        assert!(!store.has_dirty());
+        store.set_zone(Some("b"));
+        assert_eq!(dirty(&mut store), ["ns1/web"]);
+    }
+}
