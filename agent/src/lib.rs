@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod env;
 pub mod image;
+pub mod lone;
 pub mod manifest;
 pub mod node;
 pub mod plan;

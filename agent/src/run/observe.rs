@@ -32,6 +32,7 @@ pub struct Observer {
 }
 
 struct Shared {
+    exited: mpsc::Sender<Box<str>>,
     previous: BTreeMap<Arc<str>, Known>,
     exits: ExitWatch,
     /// Whose containers are watched, to name the pod of an exit.
@@ -46,7 +47,7 @@ struct Known {
 impl Observer {
     /// `exited` receives the id of each container whose first process ended.
     pub fn new(client: Client, exited: mpsc::Sender<Box<str>>) -> Observer {
-        let shared = Shared { previous: BTreeMap::new(), exits: ExitWatch::new(exited), owners: BTreeMap::new() };
+        let shared = Shared { exits: ExitWatch::new(exited.clone()), exited, previous: BTreeMap::new(), owners: BTreeMap::new() };
         Observer { client, shared: Rc::new(RefCell::new(shared)) }
     }
 
@@ -105,7 +106,11 @@ fn watch(shared: &mut Shared, uid: &Arc<str>, c: &ObservedContainer) {
                 Ok(Watch::Watching) => {
                     shared.owners.insert(c.id.clone(), uid.clone());
                 }
-                Ok(_) => {}
+                Ok(Watch::Gone) => {
+                    // Its process ended before it could be watched: as good as an exit.
+                    shared.owners.insert(c.id.clone(), uid.clone());
+                    let _ = shared.exited.try_send(c.id.clone());
+                }
                 Err(error) => tracing::debug!(id = %c.id, %error, "the container's exit cannot be watched; the relist will see it"),
             }
         }
