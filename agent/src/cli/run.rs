@@ -39,6 +39,9 @@ pub struct Run {
     /// Address of the DNS service that pods are given
     #[arg(long, value_name = "IP")]
     dns_address: Option<IpAddr>,
+    /// Ports for services of type NodePort
+    #[arg(long, default_value = "30000-32767", value_parser = port_range, value_name = "FIRST-LAST")]
+    service_node_port_range: (u16, u16),
     /// Domain of service names
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -57,6 +60,13 @@ pub struct Run {
     /// Pods that start side by side at most
     #[arg(long, default_value_t = 4, value_name = "N")]
     parallel_starts: usize,
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let error = || format!("{text:?} is not a range of ports such as 30000-32767");
+    let (first, last) = text.split_once('-').ok_or_else(error)?;
+    let range = (first.parse().map_err(|_| error())?, last.parse().map_err(|_| error())?);
+    if range.0 == 0 || range.0 > range.1 { Err(error()) } else { Ok(range) }
 }
 
 impl Run {
@@ -93,6 +103,7 @@ impl Run {
             cluster_cidrs: self.cluster_cidr,
             service_cidrs: self.service_cidr,
             dns_address: self.dns_address,
+            node_ports: self.service_node_port_range,
             cluster_domain: self.cluster_domain,
             node_name: self.node_name.unwrap_or(host).trim().to_lowercase(),
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },

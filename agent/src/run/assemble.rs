@@ -1,22 +1,27 @@
 //! The one place where the pieces are made and joined.
 
 use super::cgroup_fs::{CgroupFs, Version};
+use super::dns::Dns;
 use super::event_loop::EventLoop;
 use super::events::Recorder;
 use super::executor::Executor;
 use super::images::Images;
 use super::observe::Observer;
 use super::runner::Runner;
+use super::services::{self, Services};
 use super::sources::manifests;
 use super::state_dir::StateDir;
 use super::{clock, lookout};
 use crate::cgroup::{Driver, Layout, values};
 use crate::env::NodeFacts;
+use crate::lone::Lone;
+use crate::lone::addresses::{ParseRangeError, Range, Ranges};
 use crate::node::state::NodeConfig;
 use crate::node::{Event, NodeState};
 use crate::plan::backoff;
 use crate::work::dns::Resolv;
 use longshore_cri::client::{self, Client};
+use longshore_dataplane::{Cidr, Dataplane, DetectLocal, Family};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,6 +42,8 @@ pub struct Options {
     pub cluster_cidrs: Vec<String>,
     pub service_cidrs: Vec<String>,
     pub dns_address: Option<IpAddr>,
+    /// First and last.
+    pub node_ports: (u16, u16),
     pub cluster_domain: String,
     pub node_name: String,
     pub cgroup_driver: Driver,
@@ -55,6 +62,16 @@ pub enum AssembleError {
     State(#[from] super::state_dir::StateError),
     #[error(transparent)]
     Cgroup(#[from] super::cgroup_fs::CgroupError),
+    #[error("--service-cidr: {0}")]
+    ServiceRange(ParseRangeError),
+    #[error("--cluster-cidr: {0}")]
+    ClusterRange(ParseRangeError),
+    #[error("--cluster-cidr: {0:?} is not an address range")]
+    Cidr(String),
+    #[error(transparent)]
+    Dataplane(#[from] longshore_dataplane::StartError),
+    #[error(transparent)]
+    Dns(#[from] super::dns::DnsError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -67,10 +84,16 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let facts = facts(&o);
     let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
     cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, None))?;
+    let services_ranges = ranges(&o)?;
+    let node_ips = facts.host_ips.clone();
     let config = node_config(&o, layout, cgroups.version() == Version::V2);
     let (to, events) = mpsc::channel(QUEUE);
     let (_ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
+    let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
+    let dataplane = Dataplane::start(dataplane_config(&o, &node_ips)?)?;
+    let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
+    start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
     let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, state: state.clone() };
     let event_loop = EventLoop {
@@ -81,7 +104,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         images: Images::new(client.clone(), 1, to.clone()),
         runner: Runner::new(executor, to.clone(), o.parallel_starts),
         state,
-        listeners: Vec::new(),
+        listeners: vec![services.clone()],
         events,
         to_self: to.clone(),
         questions,
@@ -96,6 +119,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         let mut known = manifests::Contents::default();
         loop {
             let fresh = manifests::read(&dir);
+            services.set_objects(fresh.services.clone(), fresh.slices.clone());
             for (k, d) in &fresh.configs {
                 if known.configs.get(k) != Some(d) {
                     let (kind, namespace, name) = k.clone();
@@ -116,6 +140,40 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         }
     });
     event_loop.run().await;
+    Ok(())
+}
+
+fn ranges(o: &Options) -> Result<Ranges, AssembleError> {
+    let services = o.service_cidrs.iter().map(|t| Range::parse(t)).collect::<Result<_, _>>().map_err(AssembleError::ServiceRange)?;
+    Ok(Ranges { services, node_ports: o.node_ports, reserved: o.dns_address.into_iter().collect() })
+}
+
+fn dataplane_config(o: &Options, node_ips: &[IpAddr]) -> Result<longshore_dataplane::Config, AssembleError> {
+    let cidr = |t: &String| Cidr::parse(t).ok_or_else(|| AssembleError::Cidr(t.clone()));
+    let families = Family::ALL.into_iter().filter(|f| {
+        let v4 = *f == Family::V4;
+        o.service_cidrs.iter().any(|c| c.contains(':') != v4)
+    });
+    Ok(longshore_dataplane::Config {
+        node_name: o.node_name.clone(),
+        node_ips: node_ips.to_vec(),
+        families: families.collect(),
+        detect_local: DetectLocal::ClusterCidr(o.cluster_cidrs.iter().map(cidr).collect::<Result<_, _>>()?),
+        ..longshore_dataplane::Config::default()
+    })
+}
+
+/// Starts the DNS where pods are told to look for it.
+async fn start_dns(o: &Options, services: &Rc<Services>, node_ips: &[IpAddr]) -> Result<(), AssembleError> {
+    let Some(address) = o.dns_address else { return Ok(()) };
+    let Some(ip) = node_ips.iter().copied().find(|ip| ip.is_ipv4() == address.is_ipv4()) else { return Ok(()) };
+    let host = Resolv::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let clients = o.cluster_cidrs.iter().map(|t| Range::parse(t)).collect::<Result<_, _>>().map_err(AssembleError::ClusterRange)?;
+    let upstream = host.servers.iter().filter_map(|s| s.parse().ok()).filter(|s| *s != address).collect();
+    let dns = Rc::new(Dns { services: services.clone(), domain: o.cluster_domain.clone(), upstream, clients, own: node_ips.to_vec() });
+    let port = dns.listen(ip, 0).await?;
+    let (service, slice) = super::dns::service(address, ip, port);
+    services.add_own(service, slice);
     Ok(())
 }
 

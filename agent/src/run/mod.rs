@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod cgroup_fs;
 pub mod clock;
+pub mod dns;
 pub mod event_loop;
 pub mod events;
 pub mod executor;
@@ -15,6 +16,7 @@ pub mod lookout;
 pub mod observe;
 pub mod prober;
 pub mod runner;
+pub mod services;
 pub mod sources;
 pub mod state_dir;
 pub mod volumes;
