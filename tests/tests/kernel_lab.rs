@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use longshore_tests::demo::machine::Changes;
 use longshore_tests::lab::vm::{Qemu, Report, user_mode};
 use longshore_tests::lab::wait::wait_for;
-use longshore_tests::lab::{Home, Lab, image, pods};
+use longshore_tests::lab::{Home, Lab, cni, image, pods};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -79,6 +79,39 @@ fn pods_run_under_cgroups_of_version_two() -> Result<()> {
     Ok(())
 }
 
+/// A stock machine with a container runtime: all that a node needs is a module, and none is loaded.
+fn stock_node() -> Result<Qemu> {
+    let mut machine = Qemu::new()?.memory(2048);
+    for program in ["containerd", "containerd-shim-runc-v2", "ctr", "runc", "ip", "iptables", "ip6tables", "nft", "mount"] {
+        machine = machine.program(program)?;
+    }
+    for plugin in ["bridge", "host-local", "loopback", "portmap"] {
+        machine = machine.program(&cni::plugins()?.join(plugin).display().to_string())?;
+    }
+    let extensions = format!("/usr/lib/{}-linux-gnu/xtables", std::env::consts::ARCH);
+    let modules = ["kernel/net/netfilter/", "kernel/net/ipv4/netfilter/", "kernel/net/ipv6/netfilter/", "kernel/net/bridge/"];
+    let more = ["overlay", "veth", "br_netfilter"];
+    machine.directory(Path::new(&extensions))?.loadable(&[&modules[..], &more[..]].concat())
+}
+
+#[test]
+fn a_stock_node_has_its_modules_loaded_and_runs_a_pod() -> Result<()> {
+    let home = Home::new()?;
+    let own = std::env::current_exe().context("cannot tell where this program is")?.display().to_string();
+    let script = format!(
+        "#!/bin/sh
+        set -e
+        test ! -e /proc/sys/net/bridge
+        modprobe overlay
+        {own} changes_inside --exact --ignored --nocapture
+        modprobe br_netfilter
+        {own} a_pod_inside --exact --ignored --nocapture"
+    );
+    let report = stock_node()?.program(&own)?.run(&home, &script, LIMIT)?;
+    assert!(report.status == 0 && report.output.contains("answered on 2 addresses"), "{}", report.output);
+    Ok(())
+}
+
 /// Runs an ignored test of this program in User-mode Linux, after some lines of shell.
 fn inside(test: &str, preparation: &str) -> Result<Report> {
     let home = Home::new()?;
@@ -106,7 +139,7 @@ fn settings() -> String {
 fn changes_inside() -> Result<()> {
     let before = settings();
     let mut changes = Changes::recorded()?;
-    // The overlay that this machine's root is made of is there already.
+    // The first module, overlay, is there already.
     assert_eq!(changes.load_modules()?, ["br_netfilter", "nf_conntrack"]);
     // The two switches of the bridge start as ones.
     let made = changes.prepare_network()?;

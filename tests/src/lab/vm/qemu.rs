@@ -6,12 +6,30 @@ use crate::lab::Home;
 use crate::lab::net::output;
 use crate::lab::process::Running;
 use anyhow::{Context, Result, bail};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// What programs expect of any machine.
+const ETC: [(&str, &str); 5] = [
+    ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("hostname", "stock\n"),
+    ("resolv.conf", ""),
+    ("passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+    ("group", "root:x:0:\n"),
+];
+/// What modprobe reads to find a module.
+const INDICES: &[&str] = &[
+    "modules.alias.bin",
+    "modules.builtin.bin",
+    "modules.builtin.alias.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.softdep",
+    "modules.symbols.bin",
+];
 /// Before the last line of the script's channel.
 const STATUS: &str = "longshore-vm-status ";
 
@@ -48,6 +66,7 @@ pub struct Qemu {
     root: PathBuf,
     release: String,
     modules: Vec<String>,
+    loadable: Vec<String>,
     files: BTreeSet<PathBuf>,
     contents: Vec<(String, Vec<u8>)>,
     mebibytes: u32,
@@ -65,6 +84,7 @@ impl Qemu {
             release: release.file_name().to_string_lossy().into_owned(),
             root,
             modules: Vec::new(),
+            loadable: Vec::new(),
             files: BTreeSet::new(),
             contents: Vec::new(),
             mebibytes: 512,
@@ -80,6 +100,24 @@ impl Qemu {
     pub fn modules(mut self, names: &[&str]) -> Qemu {
         self.modules.extend(names.iter().map(|name| (*name).to_owned()));
         self
+    }
+
+    /// Modules that are there to be loaded, with what they depend on, but are not: names, or
+    /// directories such as `kernel/net/netfilter/`. Brings modprobe, which the kernel calls too.
+    pub fn loadable(mut self, modules: &[&str]) -> Result<Qemu> {
+        self.loadable.extend(modules.iter().map(|name| (*name).to_owned()));
+        self.program("modprobe")
+    }
+
+    /// All files below a directory of this machine.
+    pub fn directory(mut self, path: &Path) -> Result<Qemu> {
+        for entry in fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?.flatten() {
+            match entry.path() {
+                path if path.is_dir() => self = self.directory(&path)?,
+                path => drop(self.files.insert(path)),
+            }
+        }
+        Ok(self)
     }
 
     /// A program of this machine (a name in PATH, or a path) with the libraries it is linked to.
@@ -132,23 +170,37 @@ impl Qemu {
     fn initrd(&self, script: &str) -> Result<Vec<u8>> {
         let busybox = find("busybox")?;
         let mut root = Root::default();
-        for directory in ["dev", "proc", "sys", "run", "tmp", "root", "etc", "bin", "var/lib"] {
+        for directory in ["dev", "proc", "sys", "run", "tmp", "root", "etc", "var/lib", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
             root.parents(&format!("{directory}/x"));
         }
-        root.file("bin/busybox", 0o755, &read(&busybox)?);
-        let mut list = Command::new(&busybox);
-        list.arg("--list");
-        for applet in output(list)?.lines().filter(|applet| *applet != "busybox") {
-            root.archive.symlink(&format!("bin/{applet}"), "/bin/busybox");
+        // The kernel calls /sbin/modprobe, programs name their loader in /lib64.
+        for part in MERGED {
+            root.archive.symlink(part, &format!("usr/{part}"));
+        }
+        for (name, content) in ETC {
+            root.file(&format!("etc/{name}"), 0o644, content.as_bytes());
         }
         for path in &self.files {
             root.file(&path.display().to_string(), 0o755, &read(path)?);
         }
+        root.file("bin/busybox", 0o755, &read(&busybox)?);
+        let mut list = Command::new(&busybox);
+        list.arg("--list");
+        for applet in output(list)?.lines() {
+            root.link_unless_there(applet, "/bin/busybox");
+        }
         let mut load = String::new();
-        for module in self.load_order()? {
-            let path = format!("lib/modules/{}/{module}", self.release);
+        let index = Modules::read(&self.root.join("lib/modules").join(&self.release))?;
+        let loaded = index.with_dependencies(&self.modules)?;
+        let loadable = index.with_dependencies(&self.loadable)?;
+        for module in &loaded {
+            load += &format!("/lib/modules/{}/{module}\n", self.release);
+        }
+        let indices = if self.loadable.is_empty() { &[][..] } else { INDICES };
+        let files = loaded.iter().chain(&loadable).map(String::as_str).collect::<BTreeSet<_>>();
+        for file in files.into_iter().chain(indices.iter().copied()) {
+            let path = format!("lib/modules/{}/{file}", self.release);
             root.file(&path, 0o644, &read(&self.root.join(&path))?);
-            load += &format!("/{path}\n");
         }
         for (path, content) in &self.contents {
             root.file(path, 0o755, content);
@@ -158,31 +210,45 @@ impl Qemu {
         root.file("init", 0o755, INIT.as_bytes());
         Ok(root.archive.finish())
     }
+}
 
-    /// Paths of the wanted modules and of all they depend on, those first that others need.
-    fn load_order(&self) -> Result<Vec<String>> {
-        let directory = self.root.join("lib/modules").join(&self.release);
-        let listed = String::from_utf8(read(&directory.join("modules.dep"))?)?;
-        let builtin = String::from_utf8(read(&directory.join("modules.builtin"))?)?;
-        let builtin: BTreeSet<String> = builtin.lines().map(module_name).collect();
-        let dependencies: HashMap<String, (&str, Vec<&str>)> = listed
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .map(|(path, needs)| (module_name(path), (path, needs.split_whitespace().collect())))
-            .collect();
+/// The kernel's modules: path and dependencies by name.
+struct Modules {
+    listed: BTreeMap<String, (String, Vec<String>)>,
+    builtin: BTreeSet<String>,
+}
+
+impl Modules {
+    fn read(directory: &Path) -> Result<Modules> {
+        let text = |name: &str| -> Result<String> { Ok(String::from_utf8(read(&directory.join(name))?)?) };
+        let listed = text("modules.dep")?;
+        let pairs = listed.lines().filter_map(|line| line.split_once(':'));
+        let listed = pairs.map(|(path, needs)| {
+            let needs = needs.split_whitespace().map(str::to_owned).collect();
+            (module_name(path), (path.to_owned(), needs))
+        });
+        Ok(Modules { listed: listed.collect(), builtin: text("modules.builtin")?.lines().map(module_name).collect() })
+    }
+
+    /// Paths of the wanted modules (names, or directories) and of all they depend on, those first that
+    /// others need.
+    fn with_dependencies(&self, wanted: &[String]) -> Result<Vec<String>> {
         let mut order: Vec<String> = Vec::new();
-        for wanted in &self.modules {
+        for wanted in wanted {
             let name = module_name(wanted);
-            if builtin.contains(&name) {
-                continue;
-            }
-            let Some((path, needs)) = dependencies.get(&name) else {
-                bail!("the kernel has no module {wanted}");
+            let found: Vec<_> = match wanted.contains('/') {
+                true => self.listed.values().filter(|(path, _)| path.starts_with(wanted.as_str())).collect(),
+                false => self.listed.get(&name).into_iter().collect(),
             };
-            // modules.dep lists what is needed last to first.
-            for path in needs.iter().rev().chain([path]) {
-                if !order.iter().any(|have| have == path) {
-                    order.push((*path).to_owned());
+            if found.is_empty() && !self.builtin.contains(&name) {
+                bail!("the kernel has no module {wanted}");
+            }
+            for (path, needs) in found {
+                // modules.dep lists what is needed last to first.
+                for path in needs.iter().rev().chain([path]) {
+                    if !order.contains(path) {
+                        order.push(path.clone());
+                    }
                 }
             }
         }
@@ -195,12 +261,32 @@ impl Qemu {
 struct Root {
     archive: Cpio,
     directories: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+/// Directories that are links into /usr, as everywhere by now.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
+fn merged(path: &str) -> String {
+    let path = path.trim_start_matches('/');
+    let in_usr = MERGED.iter().any(|part| path.strip_prefix(part).is_some_and(|rest| rest.starts_with('/')));
+    if in_usr { format!("usr/{path}") } else { path.to_owned() }
 }
 
 impl Root {
     fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
-        self.parents(path);
-        self.archive.file(path, mode, content);
+        let path = merged(path);
+        if self.files.insert(path.clone()) {
+            self.parents(&path);
+            self.archive.file(&path, mode, content);
+        }
+    }
+
+    /// A program of busybox, where the machine does not have the real one.
+    fn link_unless_there(&mut self, name: &str, target: &str) {
+        if !["bin", "sbin"].iter().any(|part| self.files.contains(&format!("usr/{part}/{name}"))) {
+            self.archive.symlink(&format!("usr/bin/{name}"), target);
+        }
     }
 
     fn parents(&mut self, path: &str) {
