@@ -17,9 +17,10 @@ use crate::backend::nft::kernel::{Kernel, KernelError};
 use crate::backend::nft::schema::Options;
 use crate::backend::nft::table::{Loaded, Table};
 use crate::config::{Config, NodePortAddresses};
-use crate::conntrack::exec::delete_stale;
 use crate::conntrack::plan::StaleFlows;
+use crate::conntrack::worker::Worker;
 use crate::inbox::{Inbox, Pending};
+use crate::malloc;
 use crate::model::{Family, ObjectName};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
@@ -27,6 +28,8 @@ use crate::view;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// A pass over so many services leaves much freed memory behind.
+const LARGE: usize = 1000;
 /// When others change nftables all the time, our tables are read as a whole no more often than this.
 const DEEP_AUDIT: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,7 @@ pub struct Actor {
     kernel: Kernel,
     store: ServiceStore,
     planes: Vec<Plane>,
+    conntrack: Worker,
     synced: bool,
     /// Number of the last change that was taken in.
     taken: u64,
@@ -71,7 +75,9 @@ impl Actor {
         }
         let audit = config.audit;
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref());
+        let conntrack = Worker::new(status.clone(), config.node_ips.clone());
         Ok(Actor {
+            conntrack,
             config,
             inbox,
             status,
@@ -103,7 +109,11 @@ impl Actor {
             let mut questions = Vec::new();
             self.take_in(pending, &mut questions);
             if self.synced && self.has_work() {
+                let large = self.planes.iter().any(|plane| plane.waiting.len() > LARGE || plane.table.needs_read());
                 self.pass_and_report();
+                if large {
+                    malloc::trim();
+                }
             }
             for question in questions {
                 // Whoever asked may have given up.
@@ -124,7 +134,12 @@ impl Actor {
             }
         };
         tokio::select! {
-            () = self.inbox.arrived.notified() => sleep(self.config.coalesce).await,
+            () = self.inbox.arrived.notified() => {
+                // Even the shortest sleep takes a millisecond.
+                if !self.config.coalesce.is_zero() {
+                    sleep(self.config.coalesce).await;
+                }
+            }
             () = sleep_until(retry_at.unwrap_or(audit_at)), if retry_at.is_some() => {}
             () = sleep_until(audit_at), if self.synced => self.audit(),
             result = moved => {
@@ -276,17 +291,9 @@ impl Actor {
 
     fn delete_stale_flows(&mut self) {
         for plane in self.planes.iter_mut().filter(|plane| !plane.stale.is_empty()) {
-            let family = plane.table.options().family;
-            match delete_stale(family, &plane.stale, &self.config.node_ips) {
-                Ok(deleted) => {
-                    plane.stale = StaleFlows::default();
-                    self.status.send_modify(|status| status.counters.flows_deleted += deleted as u64);
-                }
-                // They are tried again after the next pass; the rules themselves are in place.
-                Err(error) => {
-                    tracing::warn!(%error, %family, "stale UDP flows stay for now");
-                    self.status.send_modify(|status| status.counters.failed_flow_deletions += 1);
-                }
+            let stale = std::mem::take(&mut plane.stale);
+            if let Err(error) = self.conntrack.delete(plane.table.options().family, stale) {
+                tracing::warn!(%error, "cannot start the thread that deletes stale flows");
             }
         }
     }

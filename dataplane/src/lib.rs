@@ -21,6 +21,7 @@ pub mod config;
 pub mod conntrack;
 mod dataplane;
 mod inbox;
+mod malloc;
 pub mod model;
 pub mod netlink;
 mod netns;

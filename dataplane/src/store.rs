@@ -3,7 +3,7 @@
 //! Owns the compact objects. Never resolves, never programs. Tests are at the end of this file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::{Family, ObjectName, Service, Slice, convert};
@@ -14,8 +14,28 @@ use crate::wire;
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Service>,
-    /// By the slice's name, so that the order does not depend on history.
-    slices: BTreeMap<ObjectName, Slice>,
+    /// In the order of their names, so that it does not depend on history.
+    slices: Vec<(ObjectName, Slice)>,
+}
+
+impl Entry {
+    fn position(&self, name: &ObjectName) -> Result<usize, usize> {
+        self.slices.binary_search_by(|(held, _)| held.cmp(name))
+    }
+
+    /// False when it was there already.
+    fn put_slice(&mut self, name: &ObjectName, slice: Slice) -> bool {
+        match self.position(name) {
+            Ok(at) if self.slices[at].1 == slice => return false,
+            Ok(at) => self.slices[at].1 = slice,
+            Err(at) => {
+                // Most services have one slice.
+                self.slices.reserve_exact(1);
+                self.slices.insert(at, (name.clone(), slice));
+            }
+        }
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -25,6 +45,9 @@ pub struct ServiceStore {
     entries: HashMap<ObjectName, Entry>,
     /// The service each slice belongs to, for when it moves or goes.
     slice_owners: HashMap<ObjectName, ObjectName>,
+    /// Entries with a service.
+    services: usize,
+    names: PortNames,
     dirty: BTreeSet<ObjectName>,
 }
 
@@ -35,6 +58,8 @@ impl ServiceStore {
             node: NodeView { zone: zone.map(Arc::from) },
             entries: HashMap::new(),
             slice_owners: HashMap::new(),
+            services: 0,
+            names: PortNames::default(),
             dirty: BTreeSet::new(),
         }
     }
@@ -48,9 +73,16 @@ impl ServiceStore {
         self.put_service(name, None);
     }
 
-    fn put_service(&mut self, name: ObjectName, service: Option<Service>) {
+    fn put_service(&mut self, name: ObjectName, mut service: Option<Service>) {
+        for port in service.iter_mut().flat_map(|service| &mut service.ports) {
+            port.name = self.names.share(&port.name);
+        }
+        let held = self.entries.get_key_value(&name).map(|(name, _)| name.clone());
+        let name = held.unwrap_or(name);
         let entry = self.entries.entry(name.clone()).or_default();
         if entry.service != service {
+            self.services += usize::from(service.is_some());
+            self.services -= usize::from(entry.service.is_some());
             entry.service = service;
             self.dirty.insert(name.clone());
         }
@@ -59,17 +91,21 @@ impl ServiceStore {
 
     pub fn set_slice(&mut self, object: &wire::EndpointSlice) {
         let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
-        let Some(slice) = convert::slice(object, &self.node_name) else {
+        let Some(mut slice) = convert::slice(object, &self.node_name) else {
             self.delete_slice(&name);
             return;
         };
         if self.slice_owners.get(&name).is_some_and(|owner| *owner != slice.service) {
             self.delete_slice(&name);
         }
-        let owner = slice.service.clone();
-        let entry = self.entries.entry(owner.clone()).or_default();
-        if entry.slices.get(&name) != Some(&slice) {
-            entry.slices.insert(name.clone(), slice);
+        // One copy of each name serves all.
+        let held = self.entries.get_key_value(&slice.service).map(|(name, _)| name.clone());
+        let owner = held.unwrap_or_else(|| slice.service.clone());
+        slice.service = owner.clone();
+        for port in &mut slice.ports {
+            port.name = self.names.share(&port.name);
+        }
+        if self.entries.entry(owner.clone()).or_default().put_slice(&name, slice) {
             self.slice_owners.insert(name, owner.clone());
             self.touch(owner);
         }
@@ -77,8 +113,10 @@ impl ServiceStore {
 
     pub fn delete_slice(&mut self, name: &ObjectName) {
         let Some(owner) = self.slice_owners.remove(name) else { return };
-        if let Some(entry) = self.entries.get_mut(&owner) {
-            entry.slices.remove(name);
+        if let Some(entry) = self.entries.get_mut(&owner)
+            && let Ok(at) = entry.position(name)
+        {
+            entry.slices.remove(at);
         }
         self.touch(owner.clone());
         self.forget_if_empty(&owner);
@@ -126,7 +164,7 @@ impl ServiceStore {
 
     /// How many services exist.
     pub fn services(&self) -> usize {
-        self.names().count()
+        self.services
     }
 
     /// What a service is now; nothing, when it does not exist.
@@ -135,7 +173,23 @@ impl ServiceStore {
         let Some((entry, service)) = entry.and_then(|entry| Some((entry, entry.service.as_ref()?))) else {
             return Resolved::default();
         };
-        resolve(service, entry.slices.values(), family, &self.node)
+        resolve(service, entry.slices.iter().map(|(_, slice)| slice), family, &self.node)
+    }
+}
+
+/// Names of ports: few, and each held once.
+#[derive(Debug, Default)]
+struct PortNames(HashSet<Arc<str>>);
+
+impl PortNames {
+    fn share(&mut self, name: &Arc<str>) -> Arc<str> {
+        match self.0.get(name) {
+            Some(held) => held.clone(),
+            None => {
+                self.0.insert(name.clone());
+                name.clone()
+            }
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl StaleFlows {
         }
     }
 
+    /// Adds later notes, which replace earlier ones on the same frontend.
+    pub fn merge(&mut self, later: StaleFlows) {
+        self.keep.extend(later.keep);
+    }
+
     pub fn narrowing(&self) -> Narrowing {
         let mut frontends = self.keep.keys();
         match (frontends.next(), frontends.next()) {

@@ -80,7 +80,7 @@ impl Namespace {
         }
     }
 
-    fn sysctl(&self, name: &str, value: &str) {
+    pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/net/{name}");
         self.run(|| std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}")));
     }
