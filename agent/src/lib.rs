@@ -4,6 +4,7 @@
 //! the thin shell that turns the world into events and effects into the world.
 
 pub mod admit;
+pub mod api;
 pub mod cgroup;
 pub mod cli;
 pub mod env;
@@ -16,6 +17,10 @@ pub mod pod;
 pub mod quantity;
 pub mod run;
 pub mod status;
+pub mod table;
 pub mod time;
 pub mod volume;
 pub mod work;
+
+/// The release of Kubernetes whose behaviour this is.
+pub const KUBERNETES_VERSION: &str = "v1.36.2";

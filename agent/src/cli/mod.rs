@@ -1,8 +1,12 @@
-//! The command line.
+//! The command line. Must never touch the runtime or the state directory by itself: the daemon answers.
 
+mod client;
+mod get;
+mod resource;
 pub mod run;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use client::ClientError;
 use std::process::ExitCode;
 
 /// A node's kubelet and service proxy in one small daemon.
@@ -15,12 +19,71 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the daemon.
-    Run(run::Run),
+    Run(Box<run::Run>),
+    Get(get::Get),
+}
+
+/// Where an object is looked for.
+#[derive(Args)]
+struct Scope {
+    /// Namespace of the object
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+}
+
+/// Why a command ends with another code than 0.
+struct Fault {
+    code: u8,
+    /// Empty: everything was said.
+    message: String,
+}
+
+impl Fault {
+    fn quiet(code: u8) -> Fault {
+        Fault { code, message: String::new() }
+    }
+}
+
+impl<T: Into<String>> From<T> for Fault {
+    fn from(message: T) -> Fault {
+        let message: String = message.into();
+        let message = if message.starts_with("error") { message } else { format!("error: {message}") };
+        Fault { code: 1, message }
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(e: ClientError) -> Fault {
+        e.to_string().into()
+    }
 }
 
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(r) => r.main(),
+        Command::Get(c) => ask(c.main()),
+    }
+}
+
+/// Runs a command that talks to the daemon.
+fn ask(command: impl Future<Output = Result<(), Fault>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => {
+            eprintln!("error: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(command);
+    // A thread that still waits for standard input must not hold us up.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(f) => {
+            if !f.message.is_empty() {
+                eprintln!("{}", f.message);
+            }
+            ExitCode::from(f.code)
+        }
     }
 }

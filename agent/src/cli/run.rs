@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Run the daemon
 #[derive(Args)]
 pub struct Run {
     /// Directory of manifests: the pods, services and configuration that this machine runs

@@ -8,6 +8,7 @@ use super::executor::Executor;
 use super::images::Images;
 use super::observe::Observer;
 use super::runner::Runner;
+use super::server::{self, Changes, Server};
 use super::services::{self, Services};
 use super::sources::manifests;
 use super::state_dir::StateDir;
@@ -72,6 +73,8 @@ pub enum AssembleError {
     Dataplane(#[from] longshore_dataplane::StartError),
     #[error(transparent)]
     Dns(#[from] super::dns::DnsError),
+    #[error(transparent)]
+    Listen(#[from] server::ListenError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -88,7 +91,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let node_ips = facts.host_ips.clone();
     let config = node_config(&o, layout, cgroups.version() == Version::V2);
     let (to, events) = mpsc::channel(QUEUE);
-    let (_ask, questions) = mpsc::channel(QUEUE);
+    let (ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
     let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
     let dataplane = Dataplane::start(dataplane_config(&o, &node_ips)?)?;
@@ -96,6 +99,11 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
     let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, state: state.clone() };
+    let changes = Rc::new(Changes::default());
+    let listener = server::listen(&o.run_dir)?;
+    let server =
+        Server { ask, services: services.clone(), changes: changes.clone(), client: client.clone(), node_name: o.node_name.clone() };
+    tokio::task::spawn_local(server::serve(listener, Rc::new(server)));
     let event_loop = EventLoop {
         node: NodeState::new(config, facts, recovered),
         recorder: Recorder::default(),
@@ -104,7 +112,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         images: Images::new(client.clone(), 1, to.clone()),
         runner: Runner::new(executor, to.clone(), o.parallel_starts),
         state,
-        listeners: vec![services.clone()],
+        listeners: vec![services.clone(), changes],
         events,
         to_self: to.clone(),
         questions,
@@ -208,18 +216,22 @@ fn facts(o: &Options) -> NodeFacts {
         ("memory".to_owned(), i128::from(memory) * nano),
         ("pods".to_owned(), i128::try_from(o.max_pods).unwrap_or(110) * nano),
     ];
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     NodeFacts {
         name: o.node_name.clone(),
         host_ips: host_ips(),
         allocatable: allocatable.into(),
         memory_bytes: memory,
-        architecture: architecture.into(),
+        architecture: architecture().into(),
         ..NodeFacts::default()
+    }
+}
+
+/// As Go names it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

@@ -22,6 +22,8 @@ pub type Question = Box<dyn FnOnce(&NodeState, &Recorder)>;
 /// What others in the daemon want to hear of pods.
 pub trait PodListener {
     fn changed(&self, node: &NodeState, uid: &PodUid, status: Option<&Arc<PodStatus>>);
+    /// An Event was recorded.
+    fn recorded(&self) {}
 }
 
 pub struct EventLoop {
@@ -101,7 +103,10 @@ impl EventLoop {
                 self.state.forget(&uid);
                 self.tell(&uid, None);
             }
-            Effect::Event(e) => self.recorder.record(*e, clock::now().wall),
+            Effect::Event(e) => {
+                self.recorder.record(*e, clock::now().wall);
+                self.listeners.iter().for_each(|l| l.recorded());
+            }
             Effect::RefreshVolumes { uid, volumes } => {
                 if let Err(error) = volumes::refresh(&volumes) {
                     tracing::warn!(%uid, %error, "a configuration volume could not be rewritten");

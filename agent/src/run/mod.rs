@@ -16,6 +16,7 @@ pub mod lookout;
 pub mod observe;
 pub mod prober;
 pub mod runner;
+pub mod server;
 pub mod services;
 pub mod sources;
 pub mod state_dir;

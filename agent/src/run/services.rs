@@ -3,6 +3,7 @@
 //! Owns `lone::Lone` and the record of given addresses in the state directory. Decides nothing.
 
 use super::event_loop::PodListener;
+use super::server::ServiceView;
 use super::state_dir;
 use crate::env::services::ServiceAddress;
 use crate::lone::addresses::Given;
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub struct Services {
     lone: RefCell<Lone>,
@@ -25,6 +26,8 @@ pub struct Services {
     to_node: mpsc::Sender<Event>,
     /// Services of the node itself, with their slices.
     own: RefCell<Vec<(Arc<Service>, Arc<EndpointSlice>)>>,
+    /// Ticks with every change, for watchers.
+    ticks: watch::Sender<u64>,
 }
 
 /// Reads the record of given addresses; one that cannot be read is told and begun anew.
@@ -41,7 +44,14 @@ pub fn given(state_dir: &Path) -> BTreeMap<String, Given> {
 
 impl Services {
     pub fn new(lone: Lone, dataplane: Option<Dataplane>, state_dir: &Path, to_node: mpsc::Sender<Event>) -> Services {
-        Services { lone: RefCell::new(lone), dataplane, record: state_dir.join("services.json"), to_node, own: RefCell::default() }
+        Services {
+            lone: RefCell::new(lone),
+            dataplane,
+            record: state_dir.join("services.json"),
+            to_node,
+            own: RefCell::default(),
+            ticks: watch::Sender::new(0),
+        }
     }
 
     /// A service of the node itself, such as its DNS. One of the directory with the same address wins.
@@ -83,6 +93,9 @@ impl Services {
     }
 
     fn carry_out(&self, out: Vec<Output>) {
+        if !out.is_empty() {
+            self.ticks.send_modify(|n| *n = n.wrapping_add(1));
+        }
         for o in out {
             match o {
                 Output::Record(given) => {
@@ -113,6 +126,20 @@ impl Services {
                 let _ = to.send(event).await;
             });
         }
+    }
+}
+
+impl ServiceView for Services {
+    fn services(&self) -> Vec<Arc<Service>> {
+        Services::services(self)
+    }
+
+    fn slices(&self) -> Vec<Arc<EndpointSlice>> {
+        Services::slices(self)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.ticks.subscribe()
     }
 }
 

@@ -1,0 +1,242 @@
+//! Objects of this node as they stand on the wire.
+
+use super::Kind;
+use crate::node::effect::EventRecord;
+use crate::pod::status::PodStatus;
+use crate::pod::{Meta, Pod, PodSpec};
+use crate::time::Wall;
+use longshore_dataplane::wire::{EndpointSlice, Service};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// A Pod with its status, as a client reads it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodObject {
+    pub metadata: Meta,
+    pub spec: PodSpec,
+    pub status: PodStatus,
+}
+
+/// A list, as a client reads it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+}
+
+/// An Event of core/v1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EventObject {
+    pub metadata: Meta,
+    pub involved_object: Involved,
+    pub reason: String,
+    pub message: String,
+    pub source: Source,
+    pub first_timestamp: Option<Wall>,
+    pub last_timestamp: Option<Wall>,
+    pub count: u32,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub event_time: Option<Wall>,
+    pub reporting_component: String,
+    pub reporting_instance: String,
+}
+
+/// What an Event is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Involved {
+    pub kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    pub api_version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field_path: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    pub component: String,
+    pub host: String,
+}
+
+/// When a recorded Event happened, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Occurrence {
+    pub first: Wall,
+    pub last: Wall,
+    pub count: u32,
+    /// Makes the object's name unique.
+    pub serial: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Typed<'a, T> {
+    api_version: &'a str,
+    kind: &'a str,
+    #[serde(flatten)]
+    object: &'a T,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownPod<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: Cow<'a, Meta>,
+    spec: Cow<'a, PodSpec>,
+    status: &'a PodStatus,
+}
+
+fn typed<T: Serialize>(kind: Kind, object: &T) -> Vec<u8> {
+    let t = Typed { api_version: kind.api_version(), kind: kind.name(), object };
+    serde_json::to_vec(&t).expect("plain data serialises")
+}
+
+/// A whole Pod. One that no API server made was created when this node first saw it, and it is bound to this node.
+pub fn pod(pod: &Pod, status: &PodStatus, node: &str) -> Vec<u8> {
+    let mut metadata = Cow::Borrowed(&pod.metadata);
+    if metadata.creation_timestamp.is_none() {
+        metadata.to_mut().creation_timestamp = status.start_time;
+    }
+    let mut spec = Cow::Borrowed(&pod.spec);
+    if spec.node_name.is_empty() {
+        node.clone_into(&mut spec.to_mut().node_name);
+    }
+    let shown = ShownPod { api_version: Kind::Pod.api_version(), kind: Kind::Pod.name(), metadata, spec, status };
+    serde_json::to_vec(&shown).expect("plain data serialises")
+}
+
+pub fn service(s: &Service) -> Vec<u8> {
+    typed(Kind::Service, s)
+}
+
+pub fn endpoint_slice(s: &EndpointSlice) -> Vec<u8> {
+    typed(Kind::EndpointSlice, s)
+}
+
+/// The name is the object's, a dot, and a number in hexadecimal, as recorders of events make it.
+pub fn event_name(e: &EventRecord, at: Occurrence) -> String {
+    format!("{}.{:016x}", e.pod, at.first.0.cast_unsigned().wrapping_add(at.serial))
+}
+
+pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
+    let metadata =
+        Meta { name: event_name(e, at), namespace: e.namespace.clone(), creation_timestamp: Some(at.first.truncated()), ..Meta::default() };
+    let involved_object = Involved {
+        kind: "Pod".into(),
+        namespace: e.namespace.clone(),
+        name: e.pod.clone(),
+        uid: e.uid.clone(),
+        api_version: "v1".into(),
+        field_path: e.field_path.clone(),
+    };
+    let object = EventObject {
+        metadata,
+        involved_object,
+        reason: e.reason.into(),
+        message: e.message.clone(),
+        source: Source { component: "kubelet".into(), host: node.into() },
+        first_timestamp: Some(at.first.truncated()),
+        last_timestamp: Some(at.last.truncated()),
+        count: at.count,
+        kind: if e.warning { "Warning" } else { "Normal" }.into(),
+        event_time: None,
+        reporting_component: "kubelet".into(),
+        reporting_instance: node.into(),
+    };
+    typed(Kind::Event, &object)
+}
+
+/// `PodList` and its like around items that are already rendered.
+pub fn list(kind: Kind, items: &[Vec<u8>]) -> Vec<u8> {
+    let size = items.iter().map(|i| i.len() + 1).sum::<usize>();
+    let mut out = Vec::with_capacity(size + 128);
+    let head = format!(r#"{{"apiVersion":"{}","kind":"{}List","metadata":{{}},"items":["#, kind.api_version(), kind.name());
+    out.extend_from_slice(head.as_bytes());
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(item);
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+/// One line of a watch: `ADDED`, `MODIFIED`, `DELETED`.
+pub fn watch_line(what: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = format!(r#"{{"type":"{what}","object":"#).into_bytes();
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+/// Tells a watcher that it has seen all that was there when it began.
+pub fn initial_end(kind: Kind) -> Vec<u8> {
+    let object = format!(
+        r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"annotations":{{"k8s.io/initial-events-end":"true"}}}}}}"#,
+        kind.api_version(),
+        kind.name()
+    );
+    watch_line("BOOKMARK", object.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_pod_is_a_whole_kubernetes_object() {
+        let mut p = Pod::default();
+        (p.metadata.name, p.metadata.namespace, p.metadata.uid) = ("web".into(), "default".into(), "1-2".into());
+        let status = PodStatus { start_time: Some(Wall::from_seconds(0)), ..PodStatus::default() };
+        let bytes = pod(&p, &status, "node-1");
+        let v: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&v["apiVersion"], &v["kind"]), (&json!("v1"), &json!("Pod")));
+        assert_eq!(
+            v["metadata"],
+            json!({"name": "web", "namespace": "default", "uid": "1-2", "creationTimestamp": "1970-01-01T00:00:00Z"})
+        );
+        assert_eq!(v["spec"]["nodeName"], "node-1");
+        assert_eq!(v["status"]["phase"], "Pending");
+        let read: PodObject = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read.metadata.name, "web");
+    }
+
+    #[test]
+    fn lists_and_watch_lines_are_json() {
+        let s =
+            Service { metadata: longshore_dataplane::wire::ObjectMeta { name: "a".into(), ..Default::default() }, ..Default::default() };
+        let l: Value = serde_json::from_slice(&list(Kind::Service, &[service(&s), service(&s)])).unwrap();
+        assert_eq!((&l["kind"], l["items"].as_array().map(Vec::len)), (&json!("ServiceList"), Some(2)));
+        assert_eq!(l["items"][1]["kind"], "Service");
+        let w: Value = serde_json::from_slice(&watch_line("ADDED", &service(&s))).unwrap();
+        assert_eq!(w["object"]["metadata"]["name"], "a");
+        assert!(serde_json::from_slice::<Value>(&initial_end(Kind::Pod)).is_ok());
+    }
+
+    #[test]
+    fn an_event_names_its_pod_and_container() {
+        let record = EventRecord {
+            namespace: "a".into(),
+            pod: "web".into(),
+            uid: "1".into(),
+            field_path: "spec.containers{c}".into(),
+            warning: true,
+            reason: "BackOff",
+            message: "m".into(),
+        };
+        let at = Occurrence { first: Wall::from_seconds(1), last: Wall::from_seconds(9), count: 3, serial: 1 };
+        let e: EventObject = serde_json::from_slice(&event(&record, at, "n")).unwrap();
+        assert_eq!((e.kind.as_str(), e.count, e.involved_object.field_path.as_str()), ("Warning", 3, "spec.containers{c}"));
+        assert!(e.metadata.name.starts_with("web."));
+    }
+}

@@ -1,0 +1,39 @@
+//! The socket itself: where it is, who may use it.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Name of the socket in the run directory.
+pub const SOCKET: &str = "longshore.sock";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("run directory {path}: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("socket {path}: {source}")]
+    Socket { path: PathBuf, source: io::Error },
+}
+
+/// Makes the run directory if need be and listens in it. A socket that a daemon before us left is replaced: the
+/// lock on the directory says that it does not run any more.
+pub fn listen(run_dir: &Path) -> Result<UnixListener, ListenError> {
+    let directory = |source| ListenError::Directory { path: run_dir.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(directory)?;
+    let path = run_dir.join(SOCKET);
+    let socket = |source| ListenError::Socket { path: path.clone(), source };
+    // Bound beside its place and moved over it: nobody ever meets an open mode or a missing socket.
+    let beside = run_dir.join(format!(".{SOCKET}.{}", std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    let listener = UnixListener::bind(&beside).map_err(socket)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(socket)?;
+    std::fs::rename(&beside, &path).map_err(socket)?;
+    Ok(listener)
+}
+
+/// Root, or the user that the daemon runs as.
+pub fn may_talk(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == own)
+}
