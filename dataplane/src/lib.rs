@@ -11,6 +11,7 @@
 //! | [`resolve`] | what each service's packets may do |
 //! | [`backend`] | the rules of one kernel mechanism |
 //! | [`conntrack`] | stale flows |
+//! | [`sim`] | what the rules do with a packet |
 //! | [`netlink`] | messages and sockets |
 //! | `actor`, `dataplane`, `inbox` | the thread and the handle to it |
 
@@ -26,6 +27,7 @@ pub mod model;
 pub mod netlink;
 mod netns;
 pub mod resolve;
+pub mod sim;
 pub mod snapshot;
 pub mod store;
 mod view;

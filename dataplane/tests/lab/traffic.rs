@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Namespace;
 
 /// How long a client waits for an answer that ought to come at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a server said.
 #[derive(Debug, Clone, PartialEq, Eq)]

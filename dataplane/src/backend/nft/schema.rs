@@ -229,9 +229,9 @@ mod userdata {
 
 // ------------------------------------------------------------------------------------------------- building blocks
 
-const RTN_LOCAL: u32 = 2;
-const CT_STATE_NEW: u32 = 8;
-const CT_STATUS_DNAT: u32 = 0x20;
+pub const RTN_LOCAL: u32 = 2;
+pub const CT_STATE_NEW: u32 = 8;
+pub const CT_STATUS_DNAT: u32 = 0x20;
 const LENGTH_OF_NAME: usize = 16;
 
 fn address_registers(family: Family) -> Register {
