@@ -12,6 +12,9 @@ use std::sync::mpsc;
 /// Longshore on a node made for it.
 #[derive(Parser)]
 struct CommandLine {
+    /// Name of the lab, where there are to be several.
+    #[arg(long, default_value = "run")]
+    name: String,
     #[command(subcommand)]
     command: Verb,
 }
@@ -44,7 +47,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(CommandLine::parse().command) {
+    match run(CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("longshore-lab: {error:#}");
@@ -53,13 +56,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb) -> Result<()> {
-    let Verb::Up { sandbox, runtime_endpoint, containerd, manifests, once, arguments } = verb else {
-        return demo::clean();
+fn run(CommandLine { name, command }: CommandLine) -> Result<()> {
+    let Verb::Up { sandbox, runtime_endpoint, containerd, manifests, once, arguments } = command else {
+        return demo::clean(&name);
     };
     let runtime = runtime_endpoint.map(|endpoint| PathBuf::from(endpoint.strip_prefix("unix://").unwrap_or(&endpoint)));
     let interrupts = interrupts()?;
-    let plan = demo::Plan { sandbox, runtime, containerd, manifests, arguments };
+    let plan = demo::Plan { name, sandbox, runtime, containerd, manifests, arguments };
     let demo = demo::up(&plan)?;
     if !once {
         println!("\nTry it from another terminal:\n    {}", demo.invitation());

@@ -20,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The name of the demonstration's lab.
-const LAB: &str = "run";
 /// On the machine's own network the bridge must not be one that is there already.
 const BRIDGE: &str = "longshore0";
 /// The tables of the daemon's rules; named after the program whose place it takes.
@@ -43,6 +41,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What to bring up.
 pub struct Plan {
+    /// The lab's name; what [`clean`] is told.
+    pub name: String,
     /// Inside network namespaces of its own?
     pub sandbox: bool,
     /// The socket of a containerd that is there already, instead of a private one.
@@ -81,8 +81,8 @@ pub fn up(plan: &Plan) -> Result<Demo> {
     let binary = daemon::binary()?;
     println!("the daemon is {}", binary.display());
     let mut progress = Progress { since: Instant::now() };
-    take_away_killed_run()?;
-    let home = Home::named(LAB)?;
+    take_away_killed_run(&plan.name)?;
+    let home = Home::named(&plan.name)?;
     let mut changes = Changes::recorded()?;
     for module in changes.load_modules()? {
         progress.step(&format!("kernel module {module} loaded"));
@@ -265,9 +265,9 @@ fn describe(pod: &Value) -> String {
 }
 
 /// Leaves the machine as it was before the first [`up`].
-pub fn clean() -> Result<()> {
+pub fn clean(name: &str) -> Result<()> {
     let mut progress = Progress { since: Instant::now() };
-    if take_away_killed_run()? {
+    if take_away_killed_run(name)? {
         progress.step("the last run's processes, mounts and files are gone");
     }
     for done in Changes::recorded()?.restore()? {
@@ -277,12 +277,12 @@ pub fn clean() -> Result<()> {
 }
 
 /// Ends what a killed run left behind; says whether there was one. An error when one is alive.
-fn take_away_killed_run() -> Result<bool> {
-    if !home::exists(LAB) {
+fn take_away_killed_run(name: &str) -> Result<bool> {
+    if !home::exists(name) {
         return Ok(false);
     }
-    let home = Home::named(LAB).context("stop the other run first (Ctrl-C)")?;
-    let sandboxed = !namespaces(LAB).is_empty();
+    let home = Home::named(name).context("stop the other run first (Ctrl-C)")?;
+    let sandboxed = !namespaces(name).is_empty();
     if !sandboxed {
         // Pods on the machine's own network have to be given back by the network plugins.
         home.end_daemons()?;

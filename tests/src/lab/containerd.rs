@@ -58,6 +58,10 @@ impl Binary {
         Ok(Binary { path: path.to_owned(), major, minor })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Major and minor version.
     pub fn version(&self) -> (u32, u32) {
         (self.major, self.minor)
