@@ -47,7 +47,7 @@ fn slice(index: usize, lasts: [u8; 2]) -> wire::EndpointSlice {
 
 /// A store and a table that are in sync.
 fn synced(services: usize) -> (ServiceStore, Table) {
-    let mut store = ServiceStore::new("node", None);
+    let mut store = ServiceStore::new("node", None, &[]);
     for index in 0..services {
         store.set_service(&service(index));
         store.set_slice(&slice(index, [1, 2]));

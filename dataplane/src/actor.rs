@@ -74,7 +74,7 @@ impl Actor {
             planes.push(Plane { table, waiting: BTreeSet::new(), stale: StaleFlows::default(), handle: None });
         }
         let audit = config.audit;
-        let store = ServiceStore::new(&config.node_name, config.zone.as_deref());
+        let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
         let conntrack = Worker::new(status.clone(), config.node_ips.clone());
         Ok(Actor {
             conntrack,

@@ -6,14 +6,18 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use crate::backend::nft::diff::Image;
 use crate::backend::nft::ir::{
-    Bytes, Chain, ChainKind, Comparison, CtKey, Data, Expr, Found, Header, Hook, MetaKey, Register, Rule, Side, Verdict,
+    Bytes, Chain, ChainKind, Comparison, CtKey, Data, Expr, Found, Header, Hook, MetaKey, Register, Rule, SetSpec, Side, Verdict,
 };
 use crate::backend::nft::schema;
 use crate::model::address::{from_octets, octets};
 use crate::model::{Family, Protocol};
+
+/// Where destinations are rewritten; chains of a lower priority run before.
+const TRANSLATION: i32 = -100;
 
 /// The first packet of a connection, as it enters the node or leaves one of its processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,10 @@ pub fn send(image: &Image, packet: &Packet, around: &mut Surroundings) -> Option
     let mut walk =
         Walk { image, around, packet: packet.clone(), mark: 0, priority: 0, translated: false, masked: false, registers: [0; 64] };
     let incoming = packet.interface.is_some();
+    let first = if incoming { Hook::Prerouting } else { Hook::Output };
+    if walk.hook_at(first, ChainKind::Filter, i32::MIN..=TRANSLATION - 1)? == End::Drop {
+        return Some(Outcome::Dropped);
+    }
     walk.hook(if incoming { Hook::Prerouting } else { Hook::Output }, ChainKind::Nat)?;
     let here = walk.around.local.contains(&walk.packet.destination.ip());
     // A packet to oneself leaves and comes in.
@@ -105,8 +113,12 @@ struct Walk<'a, 'b> {
 
 impl Walk<'_, '_> {
     fn hook(&mut self, hook: Hook, kind: ChainKind) -> Option<End> {
+        self.hook_at(hook, kind, TRANSLATION..=i32::MAX)
+    }
+
+    fn hook_at(&mut self, hook: Hook, kind: ChainKind, at: RangeInclusive<i32>) -> Option<End> {
         let image = self.image;
-        let ours = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook && base.kind == kind);
+        let ours = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook && base.kind == kind && at.contains(&base.priority));
         let mut chains: Vec<&Chain> = image.structure.chains.values().filter(ours).collect();
         chains.sort_by_key(|chain| chain.base.map(|base| base.priority));
         for chain in chains {
@@ -265,7 +277,13 @@ impl Walk<'_, '_> {
         let name = schema::set_name(set)?;
         let len = self.image.structure.sets.get(name)?.key_len as usize;
         let key = Bytes::new(self.load(key, len)?)?;
-        let data = self.image.elements.get(&(name, key));
+        let spec = self.image.structure.sets.get(name)?;
+        let data = if spec.ranges.is_empty() {
+            self.image.elements.get(&(name, key))
+        } else {
+            let elements = self.image.elements.range((name, Bytes::EMPTY)..=(name, key));
+            elements.map(|((_, first), data)| (first, data)).find(|(first, data)| within(spec, first, data, &key)).map(|(_, data)| data)
+        };
         match (found, data) {
             (Found::Member, Some(_)) | (Found::NotMember, None) => Some(Step::Next),
             (Found::Member, None) | (Found::NotMember, Some(_)) => Some(Step::Break),
@@ -278,6 +296,18 @@ impl Walk<'_, '_> {
             _ => None,
         }
     }
+}
+
+/// Whether a key lies within an element's range in each of its components.
+fn within(spec: &SetSpec, first: &Bytes, data: &Data, key: &Bytes) -> bool {
+    let Data::Upto(last) = data else { return false };
+    let mut start = 0;
+    spec.ranges.iter().all(|len| {
+        let part = start..start + *len as usize;
+        start = part.end;
+        let of = |bytes: &Bytes| bytes.as_slice().get(part.clone()).map(<[u8]>::to_vec);
+        of(first) <= of(key) && of(key) <= of(last)
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Family, ObjectName, Service, Slice, convert};
@@ -52,10 +53,10 @@ pub struct ServiceStore {
 }
 
 impl ServiceStore {
-    pub fn new(node_name: &str, zone: Option<&str>) -> ServiceStore {
+    pub fn new(node_name: &str, zone: Option<&str>, node_ips: &[IpAddr]) -> ServiceStore {
         ServiceStore {
             node_name: node_name.into(),
-            node: NodeView { zone: zone.map(Arc::from) },
+            node: NodeView { zone: zone.map(Arc::from), node_ips: node_ips.into() },
             entries: HashMap::new(),
             slice_owners: HashMap::new(),
             services: 0,
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_slice_may_come_before_its_service_and_is_used_then() {
-        let mut store = ServiceStore::new("n1", None);
+        let mut store = ServiceStore::new("n1", None, &[]);
         store.set_slice(&slice("web-1", "web", "10.1.0.1"));
         assert!(dirty(&mut store).is_empty());
         store.set_service(&service(80));
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_same_object_again_is_no_change() {
-        let mut store = ServiceStore::new("n1", None);
+        let mut store = ServiceStore::new("n1", None, &[]);
         store.set_service(&service(80));
         store.set_slice(&slice("web-1", "web", "10.1.0.1"));
         store.take_dirty();
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_slice_that_changes_its_owner_touches_both() {
-        let mut store = ServiceStore::new("n1", None);
+        let mut store = ServiceStore::new("n1", None, &[]);
         store.set_service(&service(80));
         let mut other = service(80);
         other.metadata.name = "other".into();
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_deleted_is_forgotten() {
-        let mut store = ServiceStore::new("n1", None);
+        let mut store = ServiceStore::new("n1", None, &[]);
         store.set_service(&service(80));
         store.set_slice(&slice("web-1", "web", "10.1.0.1"));
         store.delete_service(ObjectName::new("ns1", "web"));
@@ -266,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_new_zone_touches_every_service() {
-        let mut store = ServiceStore::new("n1", Some("a"));
+        let mut store = ServiceStore::new("n1", Some("a"), &[]);
         store.set_service(&service(80));
         store.take_dirty();
         store.set_zone(Some("a"));

@@ -7,6 +7,7 @@ mod lab;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, node_port, pod_ip, service, slices, slices_on, vip};
@@ -318,4 +319,41 @@ fn nft_lists_everything_that_is_loaded() {
     ] {
         assert!(listed.contains(line), "no {line:?} in:\n{listed}");
     }
+}
+
+#[test]
+fn source_ranges_guard_load_balancer_addresses_only() {
+    let lab = Lab::new();
+    serve(&lab.pods[1], "p1", TARGET_PORT);
+    let service = |ranges: serde_json::Value| {
+        let object = json!({"metadata": {"name": "web", "namespace": "ns1"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "fd00:96::10", "clusterIPs": ["fd00:96::10", "10.96.0.10"],
+                "ipFamilies": ["IPv6", "IPv4"], "loadBalancerSourceRanges": ranges,
+                "ports": [{"name": "t", "port": PORT, "nodePort": NODE_PORT}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "fd00:100::1"}]}}});
+        Change::SetService(Arc::new(serde_json::from_value(object).unwrap()))
+    };
+    let balancer = |v6: bool| SocketAddr::new(if v6 { "fd00:100::1" } else { "198.51.100.1" }.parse().unwrap(), PORT);
+    let pods = json!(["10.1.0.0/24", "10.1.0.0/16", "fd00:1::/64", " 203.0.113.0/24"]);
+    let mut changes = vec![service(pods.clone())];
+    changes.extend(slices("web", &[1]));
+    let dataplane = start(&lab, changes.clone());
+    for v6 in FAMILIES {
+        tcp(&lab.pods[0], balancer(v6)).unwrap();
+        assert!(is_silence(&tcp(&lab.outside, balancer(v6))), "v6={v6}: not in the ranges");
+        tcp(&lab.outside, node_address(v6)).unwrap();
+        tcp(&lab.outside, cluster_ip(v6)).unwrap();
+    }
+    let listed = lab.nft("list ruleset");
+    assert!(listed.contains("198.51.100.1 . tcp . 80 . 10.1.0.0/16"), "{listed}");
+    drop(dataplane);
+    let dataplane = start(&lab, changes);
+    assert_eq!(dataplane.status().counters.kernel_writes, 0, "ranges are adopted, too");
+    apply(&dataplane, [service(json!(["192.0.2.0/24", "fd00:2::/64"]))]);
+    for v6 in FAMILIES {
+        tcp(&lab.outside, balancer(v6)).unwrap();
+        assert!(is_silence(&tcp(&lab.pods[0], balancer(v6))), "v6={v6}: no longer in the ranges");
+    }
+    apply(&dataplane, [service(json!(["0.0.0.0/0", "::/0"]))]);
+    FAMILIES.into_iter().for_each(|v6| drop(tcp(&lab.pods[0], balancer(v6)).unwrap()));
 }

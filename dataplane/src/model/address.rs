@@ -80,6 +80,32 @@ impl Cidr {
         Cidr::new(parse_ip(ip)?, prefix.parse().ok()?)
     }
 
+    /// The prefix that is just this range, if there is one.
+    pub fn from_range(first: IpAddr, last: IpAddr) -> Option<Cidr> {
+        let bits = if first.is_ipv4() { 32 } else { 128 };
+        (0..=bits).find_map(|prefix| Cidr::new(first, prefix).filter(|c| c.ip == first && c.last() == last))
+    }
+
+    /// The last address.
+    pub fn last(&self) -> IpAddr {
+        let ones = self.mask().into_iter().zip(octets(self.ip)).map(|(mask, byte)| byte | !mask);
+        from_octets(&ones.collect::<Vec<u8>>()).expect("as long as the first address")
+    }
+
+    /// Without those that lie within others, in order.
+    pub fn aggregate(ranges: impl IntoIterator<Item = Cidr>) -> Box<[Cidr]> {
+        let mut ranges: Vec<Cidr> = ranges.into_iter().collect();
+        // Of ranges with the same first address, the widest comes first.
+        ranges.sort_unstable();
+        let mut kept: Vec<Cidr> = Vec::new();
+        for range in ranges {
+            if !kept.iter().any(|wider| wider.prefix <= range.prefix && wider.contains(range.ip)) {
+                kept.push(range);
+            }
+        }
+        kept.into()
+    }
+
     pub fn family(&self) -> Family {
         Family::of(self.ip)
     }
@@ -131,5 +157,15 @@ mod tests {
         assert_eq!(cidr.mask(), [255, 255, 0, 0]);
         assert!(Cidr::parse("0.0.0.0/0").unwrap().contains("203.0.113.7".parse().unwrap()));
         assert_eq!(Cidr::parse("fd00::/129"), None);
+        assert_eq!(cidr.last(), "10.1.255.255".parse::<IpAddr>().unwrap());
+        assert_eq!(Cidr::from_range(cidr.ip, cidr.last()), Some(cidr));
+        assert_eq!(Cidr::from_range(cidr.ip, "10.1.255.254".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn ranges_within_others_are_left_out() {
+        let ranges = ["10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/16", "192.0.2.1/32", "fd00::/8", "192.0.2.1/32"];
+        let kept = Cidr::aggregate(ranges.map(|range| Cidr::parse(range).unwrap()));
+        assert_eq!(kept.iter().map(Cidr::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
     }
 }

@@ -19,6 +19,9 @@ use endpoints::{Categories, PortEndpoint, Use, categorize, merge};
 pub struct NodeView {
     /// This node's `topology.kubernetes.io/zone`.
     pub zone: Option<Arc<str>>,
+    /// This node's addresses: where source ranges let them in, load balancer addresses come in as sources, too (they
+    /// are the node's own when it answers for them itself).
+    pub node_ips: Box<[IpAddr]>,
 }
 
 /// One service in one family.
@@ -147,6 +150,7 @@ fn resolve_port(
         local: service.internal_policy_local || (service.external_policy_local && external),
     };
     let categories = categorize(endpoints, uses, node.zone.as_ref());
+    let sources = load_balancer_sources(service, cluster_ip, &vips, node);
     let vip = |ip: IpAddr| FrontendKey::Vip { ip, protocol: port.protocol, port: port.port };
     let first = out.frontends.len();
     let mut add = |key: FrontendKey, kind: FrontendKind| {
@@ -154,14 +158,13 @@ fn resolve_port(
             FrontendKind::ClusterIp => internal_action(service, &categories),
             _ => external_action(service, &categories),
         };
-        let ranges = |c: &&Cidr| kind == FrontendKind::LoadBalancer && c.ip.is_ipv4() == cluster_ip.is_ipv4();
         out.frontends.push(Frontend {
             key,
             kind,
             port_name: port.name.clone(),
             action,
             affinity_seconds: service.affinity_seconds,
-            source_ranges: service.source_ranges.iter().filter(ranges).copied().collect(),
+            source_ranges: if kind == FrontendKind::LoadBalancer { sources.clone() } else { Box::default() },
         });
     };
     add(vip(cluster_ip), FrontendKind::ClusterIp);
@@ -181,6 +184,17 @@ fn resolve_port(
         out.udp.push(UdpPort { frontends, serving });
     }
     out.hairpins.extend(categories.local_ips);
+}
+
+/// Who may use the load balancer's addresses; empty means everybody.
+fn load_balancer_sources(service: &Service, cluster_ip: IpAddr, vips: &[IpAddr], node: &NodeView) -> Box<[Cidr]> {
+    let ours = |c: &&Cidr| c.ip.is_ipv4() == cluster_ip.is_ipv4();
+    let mut sources: Vec<Cidr> = service.source_ranges.iter().filter(ours).copied().collect();
+    if node.node_ips.iter().any(|ip| sources.iter().any(|range| range.contains(*ip))) {
+        let whole = if cluster_ip.is_ipv4() { 32 } else { 128 };
+        sources.extend(vips.iter().filter_map(|vip| Cidr::new(*vip, whole)));
+    }
+    sources.into()
 }
 
 fn internal_action(service: &Service, categories: &Categories) -> Action {
@@ -293,6 +307,28 @@ mod tests {
         let got = resolved(load_balancer(ranges), json!([{"addresses": ["10.1.0.1"]}]));
         let counts: Vec<_> = got.frontends.iter().map(|f| (f.kind, f.source_ranges.len())).collect();
         assert_eq!(counts, [(ClusterIp, 0), (LoadBalancer, 1), (NodePort, 0)]);
+    }
+
+    #[test]
+    fn a_node_within_the_ranges_may_come_from_the_load_balancers_address() {
+        let vip: IpAddr = "192.0.2.9".parse().unwrap();
+        let service = Service {
+            cluster_ips: [Some("10.96.0.1".parse().unwrap()), None],
+            external_ips: [].into(),
+            load_balancer_vips: [vip].into(),
+            source_ranges: [Cidr::parse("203.0.113.0/24").unwrap()].into(),
+            ports: [].into(),
+            affinity_seconds: None,
+            internal_policy_local: false,
+            external_policy_local: false,
+            health_check_node_port: 0,
+        };
+        let sources = |node_ip: &str| {
+            let node = NodeView { node_ips: [node_ip.parse().unwrap()].into(), ..NodeView::default() };
+            load_balancer_sources(&service, "10.96.0.1".parse().unwrap(), &[vip], &node)
+        };
+        assert_eq!(sources("198.51.100.1").len(), 1);
+        assert!(sources("203.0.113.7").contains(&Cidr::new(vip, 32).unwrap()));
     }
 
     #[test]

@@ -37,6 +37,10 @@ impl Namespace {
             Namespace(File::open("/proc/thread-self/ns/net").unwrap())
         };
         let namespace = thread::spawn(make).join().unwrap();
+        // Link-local addresses are needed for neighbour discovery, and would be tentative for two seconds.
+        for name in ["accept_dad", "dad_transmits"] {
+            namespace.sysctl(&format!("ipv6/conf/default/{name}"), "0");
+        }
         namespace.ip("link set lo up");
         namespace
     }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, MAX_ENDPOINTS, Refusal, Shared, Slot};
-use crate::model::FrontendKey;
+use crate::model::{Cidr, FrontendKey};
 use crate::resolve::{Action, Frontend, Resolved, UdpPort};
 
 /// One service in one family, compiled.
@@ -36,6 +36,11 @@ pub fn compile(resolved: Resolved, loaded: impl Fn(&FrontendKey) -> Option<Arc<F
 }
 
 fn rules(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {
+    let sources = Cidr::aggregate(frontend.source_ranges.iter().copied());
+    FrontendRules { sources, ..forwarding(frontend, before) }
+}
+
+fn forwarding(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {
     let refused = |refusal| FrontendRules { refusal: Some(refusal), ..FrontendRules::default() };
     let before = before.map_or(&[][..], |rules| &rules.slots);
     let forward = |kind: ClassKind, cluster: &[SocketAddr], local: &[SocketAddr]| {
@@ -43,7 +48,7 @@ fn rules(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {
         let local = assign(local, before, LOCAL_BASE);
         let class = Class { kind, cluster: slots.len() as u16, local: local.len() as u16 };
         slots.extend(local);
-        FrontendRules { class: Some(class), refusal: None, slots: slots.into() }
+        FrontendRules { class: Some(class), slots: slots.into(), ..FrontendRules::default() }
     };
     match &frontend.action {
         Action::Forward { endpoints } => forward(ClassKind::Plain, endpoints, &[]),

@@ -106,7 +106,7 @@ fn add_chain(options: &Options, kind: KeyKind, class: Class) -> Vec<Op> {
 fn delete_chain(kind: KeyKind, class: Class) -> Vec<Op> {
     let name = class_chain_name(kind, class);
     let Element { set, key, .. } = dispatch_element(kind, class);
-    vec![Op::DeleteElement { set, key }, Op::FlushChain { name: name.clone() }, Op::DeleteChain { name }]
+    vec![Op::DeleteElement { set, key, upto: None }, Op::FlushChain { name: name.clone() }, Op::DeleteChain { name }]
 }
 
 fn frontend(chunk: &mut Chunk, key: &FrontendKey, have: Option<&Arc<FrontendRules>>, want: Option<&Arc<FrontendRules>>) {
@@ -152,11 +152,16 @@ impl Chunk {
     fn close(&mut self, transactions: &mut Vec<Vec<Op>>) {
         self.deletes.sort_by_key(|e| e.set);
         self.adds.sort_by_key(|e| e.set);
-        let deletes = self.deletes.drain(..).map(|e| Op::DeleteElement { set: e.set, key: e.key });
+        let deletes = self.deletes.drain(..).map(delete_element);
         let adds = self.adds.drain(..).map(|e| Op::AddElement { set: e.set, key: e.key, data: e.data });
         let ops: Vec<Op> = deletes.chain(adds).collect();
         transactions.extend(Some(ops).filter(|ops| !ops.is_empty()));
     }
+}
+
+fn delete_element(element: Element) -> Op {
+    let upto = if let Data::Upto(end) = element.data { Some(end) } else { None };
+    Op::DeleteElement { set: element.set, key: element.key, upto }
 }
 
 /// A table as flat as the kernel has it: for the laws, and for the simulator.
@@ -211,8 +216,10 @@ impl Image {
                 let held = self.elements.entry((set, *key)).or_insert_with(|| data.clone());
                 (held == data).then_some(())?;
             }
-            Op::DeleteElement { set, key } => {
-                self.elements.remove(&(*set, *key))?;
+            Op::DeleteElement { set, key, upto } => {
+                let held = self.elements.remove(&(*set, *key))?;
+                let end = if let Data::Upto(end) = held { Some(end) } else { None };
+                (end == *upto).then_some(())?;
             }
         }
         Some(())

@@ -250,6 +250,8 @@ pub struct SetSpec {
     /// The same of a map's data; zero for a set.
     pub data_type: u32,
     pub data_len: u32,
+    /// Lengths of the key's components, for a set whose elements are ranges in each of them; else empty.
+    pub ranges: Vec<u32>,
     /// Most elements a dynamic set may hold; 0 is no limit.
     pub size: u32,
     /// Milliseconds after which elements of a dynamic set go.
@@ -260,15 +262,19 @@ pub struct SetSpec {
     pub userdata: Vec<u8>,
 }
 
+pub const SET_INTERVAL: u32 = 4;
 pub const SET_MAP: u32 = 8;
 pub const SET_TIMEOUT: u32 = 0x10;
 pub const SET_EVAL: u32 = 0x20;
+pub const SET_CONCATENATED: u32 = 0x80;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     None,
     Value(Bytes),
     Verdict(Verdict),
+    /// No datum: the element is a range from its key to this, in each component.
+    Upto(Bytes),
 }
 
 /// One change of the kernel's rules. Element operations are nearly all there ever is.
@@ -303,9 +309,11 @@ pub enum Op {
         key: Bytes,
         data: Data,
     },
+    /// A range needs its end as well; other data do not matter.
     DeleteElement {
         set: &'static str,
         key: Bytes,
+        upto: Option<Bytes>,
     },
 }
 

@@ -183,7 +183,7 @@ fn describe(op: &Op) -> String {
         Op::AddChain { name, .. } | Op::DeleteChain { name } | Op::FlushChain { name } => format!("chain {name}"),
         Op::AddRule { chain, .. } => format!("a rule of chain {chain}"),
         Op::AddElement { set, key, .. } => format!("element {key:?} of set {set}"),
-        Op::DeleteElement { set, key } => format!("the removal of element {key:?} from set {set}"),
+        Op::DeleteElement { set, key, .. } => format!("the removal of element {key:?} from set {set}"),
     }
 }
 

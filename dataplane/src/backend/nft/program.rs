@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::ir::{Bytes, Data};
 use super::schema::{self, KeyKind};
 use crate::model::address::{from_octets, octets};
-use crate::model::{Family, FrontendKey, Protocol};
+use crate::model::{Cidr, Family, FrontendKey, Protocol};
 
 /// Slots of the list that externalTrafficPolicy Local gives to the outside world begin here; the cluster list's begin
 /// at 0.
@@ -88,13 +88,15 @@ pub struct Slot {
 pub struct FrontendRules {
     pub class: Option<Class>,
     pub refusal: Option<Refusal>,
+    /// Sources that may come here; empty means all. None contains another.
+    pub sources: Box<[Cidr]>,
     /// By ascending index.
     pub slots: Box<[Slot]>,
 }
 
 impl FrontendRules {
     pub fn is_empty(&self) -> bool {
-        self.class.is_none() && self.refusal.is_none() && self.slots.is_empty()
+        self.class.is_none() && self.refusal.is_none() && self.slots.is_empty() && self.sources.is_empty()
     }
 }
 
@@ -154,6 +156,14 @@ pub fn frontend_elements(key: &FrontendKey, rules: &FrontendRules) -> Vec<Elemen
         key: bytes.component(&slot.index.to_ne_bytes()),
         data: Data::Value(Bytes::EMPTY.component(&octets(slot.ip)).component(&slot.port.to_be_bytes())),
     }));
+    if !rules.sources.is_empty() {
+        elements.push(Element { set: schema::GUARDED_IPS, key: bytes, data: Data::None });
+    }
+    elements.extend(rules.sources.iter().map(|source| Element {
+        set: schema::SOURCE_RANGES,
+        key: bytes.component(&octets(source.ip)),
+        data: Data::Upto(bytes.component(&octets(source.last()))),
+    }));
     elements
 }
 
@@ -172,12 +182,21 @@ pub struct Reader {
     family: Family,
     frontends: HashMap<FrontendKey, FrontendRules>,
     slots: HashMap<FrontendKey, Vec<Slot>>,
+    sources: HashMap<FrontendKey, Vec<Cidr>>,
+    guarded: HashSet<FrontendKey>,
     shared: HashSet<Shared>,
 }
 
 impl Reader {
     pub fn new(family: Family) -> Reader {
-        Reader { family, frontends: HashMap::new(), slots: HashMap::new(), shared: HashSet::new() }
+        Reader {
+            family,
+            frontends: HashMap::new(),
+            slots: HashMap::new(),
+            sources: HashMap::new(),
+            guarded: HashSet::new(),
+            shared: HashSet::new(),
+        }
     }
 
     /// `None` for an element that we never write.
@@ -193,6 +212,17 @@ impl Reader {
                     return None;
                 }
                 self.share(Shared::Hairpin(from));
+            }
+            schema::GUARDED_IPS => {
+                let (frontend, _) = self.frontend_key(KeyKind::Vip, key)?;
+                self.guarded.insert(frontend);
+            }
+            schema::SOURCE_RANGES => {
+                let (frontend, first) = self.frontend_key(KeyKind::Vip, key)?;
+                let Data::Upto(end) = element.data else { return None };
+                let last = end.as_slice().get(key.len() - len..)?;
+                let range = Cidr::from_range(from_octets(first)?, from_octets(last)?)?;
+                self.sources.entry(frontend).or_default().push(range);
             }
             set => {
                 let kind = KeyKind::ALL.into_iter().find(|kind| schema::frontend_sets(*kind).contains(set))?;
@@ -244,12 +274,19 @@ impl Reader {
         Some((frontend, key.get(skip + 8..)?))
     }
 
-    pub fn finish(mut self, chains: BTreeSet<(KeyKind, Class)>) -> Program {
+    /// `None` when ranges and guards do not belong together.
+    pub fn finish(mut self, chains: BTreeSet<(KeyKind, Class)>) -> Option<Program> {
+        let alike = self.sources.len() == self.guarded.len() && self.sources.keys().all(|key| self.guarded.contains(key));
+        alike.then_some(())?;
+        for (key, mut sources) in self.sources {
+            sources.sort_unstable();
+            self.frontends.entry(key).or_default().sources = sources.into();
+        }
         for (key, mut slots) in self.slots {
             slots.sort_unstable();
             self.frontends.entry(key).or_default().slots = slots.into();
         }
         let frontends = self.frontends.into_iter().map(|(key, rules)| (key, Arc::new(rules))).collect();
-        Program { frontends, shared: self.shared, chains }
+        Some(Program { frontends, shared: self.shared, chains })
     }
 }

@@ -55,7 +55,8 @@ fn ours(options: &Options, ops: Vec<Op>) -> Option<Loaded> {
         (chain == class_chain(options, *kind, *class)).then_some(())?;
     }
     let as_written = structure == schema::structure(options) && refusals == schema::refusal_verdicts().len();
-    as_written.then(|| Loaded::Ours(reader.finish(chains)))
+    as_written.then_some(())?;
+    reader.finish(chains).map(Loaded::Ours)
 }
 
 fn dispatched(kind: KeyKind, element: &Element) -> Option<(KeyKind, Class)> {

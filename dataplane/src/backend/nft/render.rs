@@ -61,11 +61,14 @@ const SET_TIMEOUT: u16 = 11;
 const SET_USERDATA: u16 = 13;
 const SET_EXPR: u16 = 17;
 const DESC_SIZE: u16 = 1;
+const DESC_CONCATENATION: u16 = 2;
+const FIELD_LEN: u16 = 1;
 pub const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
+const ELEMENT_KEY_END: u16 = 10;
 pub const DATA_VALUE: u16 = 1;
 pub const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
@@ -161,8 +164,8 @@ fn set(w: &mut Writer, name: &str, spec: &SetSpec, id: u32) {
             w.put_u32(SET_DATA_LEN, spec.data_len);
         }
     }
-    if spec.size != 0 {
-        w.nested(SET_DESC, |w| w.put_u32(DESC_SIZE, spec.size));
+    if spec.size != 0 || !spec.ranges.is_empty() {
+        w.nested(SET_DESC, |w| set_description(w, spec));
     }
     // The kernel insists on a number by which later messages of the batch could name the set.
     w.put_u32(SET_ID, id);
@@ -174,6 +177,16 @@ fn set(w: &mut Writer, name: &str, spec: &SetSpec, id: u32) {
     }
     if spec.counter {
         w.nested(SET_EXPR, exprs::write_counter);
+    }
+}
+
+fn set_description(w: &mut Writer, spec: &SetSpec) {
+    if spec.size != 0 {
+        w.put_u32(DESC_SIZE, spec.size);
+    }
+    if !spec.ranges.is_empty() {
+        let field = |w: &mut Writer, len: &u32| w.nested(LIST_ELEMENT, |w| w.put_u32(FIELD_LEN, *len));
+        w.nested(DESC_CONCATENATION, |w| spec.ranges.iter().for_each(|len| field(w, len)));
     }
 }
 
@@ -204,7 +217,9 @@ fn elements(w: &mut Writer, rest: &[Op], name: &str) -> usize {
         for op in rest {
             match op {
                 Op::AddElement { set, key, data } if adding && *set == name => element(w, key, data),
-                Op::DeleteElement { set, key } if !adding && *set == name => element(w, key, &Data::None),
+                Op::DeleteElement { set, key, upto } if !adding && *set == name => {
+                    element(w, key, &upto.map_or(Data::None, Data::Upto));
+                }
                 _ => return,
             }
             used += 1;
@@ -223,6 +238,7 @@ fn element(w: &mut Writer, key: &Bytes, data: &Data) {
             Data::None => {}
             Data::Value(bytes) => w.nested(ELEMENT_DATA, |w| w.put(DATA_VALUE, bytes.as_slice())),
             Data::Verdict(verdict) => w.nested(ELEMENT_DATA, |w| write_verdict(w, verdict)),
+            Data::Upto(end) => w.nested(ELEMENT_KEY_END, |w| w.put(DATA_VALUE, end.as_slice())),
         }
     });
 }
@@ -290,7 +306,7 @@ pub fn parse_message(message: &Message, ops: &mut Vec<Op>) -> Option<()> {
                 let key = Bytes::new(element.attrs().find(ELEMENT_KEY)?.attrs().find(DATA_VALUE)?.payload)?;
                 ops.push(match message.kind {
                     NEW_ELEMENT => Op::AddElement { set, key, data: parse_data(element)? },
-                    _ => Op::DeleteElement { set, key },
+                    _ => Op::DeleteElement { set, key, upto: parse_key_end(element) },
                 });
             }
             return Some(());
@@ -325,7 +341,9 @@ fn parse_rule(attrs: Attrs) -> Rule {
 fn parse_set(attrs: Attrs) -> Option<SetSpec> {
     let number = |kind: u16| attrs.find(kind).and_then(|a| a.u32()).unwrap_or(0);
     let data_type = number(SET_DATA_TYPE);
-    let size = attrs.find(SET_DESC).and_then(|a| a.attrs().find(DESC_SIZE)).and_then(|a| a.u32());
+    let description = attrs.find(SET_DESC).map_or(Attrs(&[]), |a| a.attrs());
+    let size = description.find(DESC_SIZE).and_then(|a| a.u32());
+    let fields = description.find(DESC_CONCATENATION).map_or(Attrs(&[]), |a| a.attrs());
     Some(SetSpec {
         flags: number(SET_FLAGS),
         key_type: number(SET_KEY_TYPE),
@@ -334,13 +352,21 @@ fn parse_set(attrs: Attrs) -> Option<SetSpec> {
         // The kernel tells the length of its own verdict structure.
         data_len: if data_type == TYPE_VERDICT { 0 } else { number(SET_DATA_LEN) },
         size: size.unwrap_or(0),
+        ranges: fields.filter_map(|field| field.attrs().find(FIELD_LEN)?.u32()).collect(),
         timeout_ms: attrs.find(SET_TIMEOUT).and_then(|a| a.u64()).unwrap_or(0),
         counter: attrs.find(SET_EXPR).is_some_and(exprs::is_counter),
         userdata: attrs.find(SET_USERDATA).map_or(Vec::new(), |a| a.payload.to_vec()),
     })
 }
 
+fn parse_key_end(element: Attr) -> Option<Bytes> {
+    Bytes::new(element.attrs().find(ELEMENT_KEY_END)?.attrs().find(DATA_VALUE)?.payload)
+}
+
 fn parse_data(element: Attr) -> Option<Data> {
+    if let Some(end) = parse_key_end(element) {
+        return Some(Data::Upto(end));
+    }
     let Some(data) = element.attrs().find(ELEMENT_DATA) else { return Some(Data::None) };
     if let Some(value) = data.attrs().find(DATA_VALUE) {
         return Some(Data::Value(Bytes::new(value.payload)?));
@@ -395,11 +421,13 @@ mod tests {
             Just(Data::None),
             bytes().prop_map(Data::Value),
             Just(Data::Verdict(Verdict::Drop)),
+            bytes().prop_map(Data::Upto),
             "[a-z]{1,9}".prop_map(|chain| Data::Verdict(Verdict::Goto(chain))),
         ];
         (proptest::sample::select(&NAMES[..]), bytes(), data, any::<bool>()).prop_map(|(name, key, data, add)| {
             let set = schema::set_name(name).unwrap();
-            if add { Op::AddElement { set, key, data } } else { Op::DeleteElement { set, key } }
+            let upto = if let Data::Upto(end) = data { Some(end) } else { None };
+            if add { Op::AddElement { set, key, data } } else { Op::DeleteElement { set, key, upto } }
         })
     }
 

@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 
 use super::ir::{
-    Base, Chain, ChainKind, Comparison, CtKey, Expr, Found, Header, Hook, MetaKey, Register, Rule, SET_MAP, SetSpec, Side, Structure,
-    Verdict,
+    Base, Chain, ChainKind, Comparison, CtKey, Expr, Found, Header, Hook, MetaKey, Register, Rule, SET_CONCATENATED, SET_INTERVAL, SET_MAP,
+    SetSpec, Side, Structure, Verdict,
 };
 use super::program::{Class, ClassKind, LOCAL_BASE, Refusal};
 use crate::config::DetectLocal;
@@ -25,6 +25,9 @@ pub const TABLE_COMMENT: &str = "rules for kube-proxy";
 pub const CLUSTER_IPS: &str = "cluster-ips";
 pub const NODE_PORT_IPS: &str = "nodeport-ips";
 pub const HAIRPINS: &str = "hairpin-ips";
+/// Frontends that only some sources may use, and with each of those sources.
+pub const GUARDED_IPS: &str = "guarded-ips";
+pub const SOURCE_RANGES: &str = "source-ranges";
 pub const REFUSAL_VERDICTS: &str = "refusal-verdicts";
 const REJECT_CHAIN: &str = "reject-chain";
 
@@ -81,7 +84,7 @@ pub fn frontend_sets(kind: KeyKind) -> FrontendSets {
 
 /// Every set we have; their names are also the only ones that elements may belong to.
 pub fn set_name(name: &str) -> Option<&'static str> {
-    let fixed = [CLUSTER_IPS, NODE_PORT_IPS, HAIRPINS, REFUSAL_VERDICTS];
+    let fixed = [CLUSTER_IPS, NODE_PORT_IPS, HAIRPINS, REFUSAL_VERDICTS, GUARDED_IPS, SOURCE_RANGES];
     let mapped = KeyKind::ALL.map(frontend_sets).map(|s| [s.frontends, s.endpoints, s.refused, s.dispatch]);
     fixed.into_iter().chain(mapped.into_iter().flatten()).find(|known| *known == name)
 }
@@ -136,6 +139,17 @@ fn sets(family: Family) -> BTreeMap<String, SetSpec> {
         (HAIRPINS.into(), pairs),
         (REFUSAL_VERDICTS.into(), verdicts.clone()),
     ]);
+    let vip = [address_type, TYPE_PROTOCOL, TYPE_PORT];
+    let guarded = SetSpec { key_type: concatenated(&vip), key_len: len + 8, ..SetSpec::default() };
+    let ranges = SetSpec {
+        flags: SET_INTERVAL | SET_CONCATENATED,
+        key_type: concatenated(&[concatenated(&vip), address_type]),
+        key_len: 2 * len + 8,
+        ranges: vec![len, 4, 4, len],
+        ..SetSpec::default()
+    };
+    all.insert(GUARDED_IPS.into(), guarded);
+    all.insert(SOURCE_RANGES.into(), ranges);
     for kind in KeyKind::ALL {
         let (types, key_len) = match kind {
             KeyKind::Vip => (vec![address_type, TYPE_PROTOCOL, TYPE_PORT], len + 8),
@@ -362,6 +376,7 @@ fn static_chains(options: &Options) -> BTreeMap<String, Chain> {
     let new_to = |chain: &str| rule([is_new(), vec![jump(chain)]]);
     let to = |chain: &str| rule([vec![jump(chain)]]);
     let (services, clusters) = ("service-endpoints-check", "cluster-ips-check");
+    let firewall = "firewall-check";
     let unanswered = || vec![new_to(services), new_to(clusters)];
     let input = vec![new_to("nodeport-endpoints-check"), new_to(services)];
     let refused = |chain: &str, rules| (chain.to_string(), plain(rules));
@@ -373,6 +388,9 @@ fn static_chains(options: &Options) -> BTreeMap<String, Chain> {
         named("nat-prerouting", base(ChainKind::Nat, Hook::Prerouting, -100, vec![to("services")])),
         named("nat-output", base(ChainKind::Nat, Hook::Output, -100, vec![to("services")])),
         named("nat-postrouting", base(ChainKind::Nat, Hook::Postrouting, 100, vec![to("masquerading")])),
+        named("filter-prerouting-pre-dnat", base(ChainKind::Filter, Hook::Prerouting, -110, vec![new_to(firewall)])),
+        named("filter-output-pre-dnat", base(ChainKind::Filter, Hook::Output, -110, vec![new_to(firewall)])),
+        named(firewall, plain(vec![firewall_rule(options.family)])),
         named("services", plain(service_rules(options))),
         named("masquerading", plain(masquerade_rules(options))),
         refused(services, vec![refusal_rule(options, KeyKind::Vip)]),
@@ -445,6 +463,14 @@ fn forget_number() -> Rule {
 fn cluster_ip_rule(options: &Options) -> Rule {
     let exprs = vec![address(options.family, Side::Destination, 0), member(CLUSTER_IPS), Expr::Reject];
     with_comment("Reject traffic to invalid ports of ClusterIPs", rule([exprs]))
+}
+
+/// Source ranges bind before translation, which would hide the destination.
+fn firewall_rule(family: Family) -> Rule {
+    let (key, next) = frontend_key(family, KeyKind::Vip);
+    let outside = Expr::Lookup { set: SOURCE_RANGES.into(), key: 0, found: Found::NotMember };
+    let drop = Expr::Verdict(Verdict::Drop);
+    rule([key, vec![member(GUARDED_IPS), address(family, Side::Source, next), outside, drop]])
 }
 
 fn masquerade_rules(options: &Options) -> Vec<Rule> {
