@@ -5,7 +5,7 @@
 use divan::{Bencher, black_box};
 use longshore_dataplane::backend::nft::compile::compile;
 use longshore_dataplane::backend::nft::diff::create;
-use longshore_dataplane::backend::nft::render::render;
+use longshore_dataplane::backend::nft::render::{Carried, Target, render};
 use longshore_dataplane::backend::nft::schema::{Options, structure};
 use longshore_dataplane::backend::nft::table::{Loaded, Table};
 use longshore_dataplane::model::ObjectName;
@@ -97,5 +97,7 @@ fn first_program(bencher: Bencher, services: usize) {
 #[divan::bench]
 fn render_the_empty_table(bencher: Bencher) {
     let ops = create(false, &structure(&options()));
-    bencher.bench_local(|| black_box(render(&ops, Family::V4, "kube-proxy", 1)));
+    let carried = Carried::new();
+    let target = Target { family: Family::V4, table: "kube-proxy", carried: &carried };
+    bencher.bench_local(|| black_box(render(&ops, target, 1)));
 }

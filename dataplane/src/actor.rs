@@ -26,7 +26,7 @@ use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
 use crate::view;
 
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A pass over so many services leaves much freed memory behind.
 const LARGE: usize = 1000;
@@ -108,7 +108,7 @@ impl Actor {
             }
             let mut questions = Vec::new();
             self.take_in(pending, &mut questions);
-            if self.synced && self.has_work() {
+            if self.synced && self.has_work() && self.may_try() {
                 let large = self.planes.iter().any(|plane| plane.waiting.len() > LARGE || plane.table.needs_read());
                 self.pass_and_report();
                 if large {
@@ -187,20 +187,20 @@ impl Actor {
             || self.planes.iter().any(|plane| plane.table.is_touched())
     }
 
+    /// False while a back-off lasts. A kernel that refuses would otherwise be read anew at each change.
+    fn may_try(&self) -> bool {
+        self.retry.is_none_or(|(at, _)| at <= Instant::now())
+    }
+
     fn pass_and_report(&mut self) {
         let result = self.pass();
-        if result.is_ok() {
-            self.delete_stale_flows();
-        }
+        self.delete_stale_flows();
         match &result {
             Ok(()) => self.retry = None,
             Err(error) => {
                 let delay = self.retry.map_or(FIRST_RETRY, |(_, delay)| (delay * 2).min(LAST_RETRY));
                 tracing::warn!(%error, retry_in = ?delay, "cannot program services");
                 self.retry = Some((Instant::now() + delay, delay));
-                for plane in &mut self.planes {
-                    plane.table.forget();
-                }
             }
         }
         let frontends = self.planes.iter().filter_map(|plane| plane.table.have()).map(|p| p.frontends.len()).sum();
@@ -218,18 +218,28 @@ impl Actor {
         });
     }
 
-    /// Brings every family's table to what is desired.
+    /// Brings every family's table to what is desired. A family that fails does not hold up the other.
     fn pass(&mut self) -> Result<(), KernelError> {
+        let mut outcome = Ok(());
         for index in 0..self.planes.len() {
-            let loaded = self.read_if_needed(index)?;
-            self.compile_waiting(index);
-            self.create_if_needed(index, loaded)?;
-            let transactions = self.planes[index].table.plan();
-            for transaction in &transactions {
-                self.commit(index, transaction)?;
+            if let Err(error) = self.pass_family(index) {
+                // What the kernel holds now is not known: the next pass reads it.
+                self.planes[index].table.forget();
+                outcome = outcome.and(Err(error));
             }
-            self.planes[index].table.committed();
         }
+        outcome
+    }
+
+    fn pass_family(&mut self, index: usize) -> Result<(), KernelError> {
+        let loaded = self.read_if_needed(index)?;
+        self.compile_waiting(index);
+        self.create_if_needed(index, loaded)?;
+        let transactions = self.planes[index].table.plan();
+        for transaction in &transactions {
+            self.commit(index, transaction)?;
+        }
+        self.planes[index].table.committed();
         Ok(())
     }
 
@@ -290,7 +300,7 @@ impl Actor {
     }
 
     fn delete_stale_flows(&mut self) {
-        for plane in self.planes.iter_mut().filter(|plane| !plane.stale.is_empty()) {
+        for plane in self.planes.iter_mut().filter(|p| !p.stale.is_empty() && !p.table.needs_read()) {
             let stale = std::mem::take(&mut plane.stale);
             if let Err(error) = self.conntrack.delete(plane.table.options().family, stale) {
                 tracing::warn!(%error, "cannot start the thread that deletes stale flows");

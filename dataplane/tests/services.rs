@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, node_port, pod_ip, service, slices, slices_on, vip};
 use lab::traffic::{ask, both, connected, is_refused, is_silence, serve, tcp, tcp_here, udp};
 use lab::{Lab, NODE_V4, NODE_V6, eventually, programmed};
+use longshore_dataplane::backend::nft::kernel::Kernel;
 use longshore_dataplane::{Change, Dataplane};
 use serde_json::json;
 
@@ -101,7 +102,11 @@ fn connections_spread_over_all_endpoints() {
     // The frontend counted each connection once.
     let listed = lab.nft("list map ip kube-proxy frontend-ips");
     assert!(listed.contains("10.96.0.10 . tcp . 80 counter packets 120 "), "{listed}");
-    drop(dataplane);
+    // And does not start anew when the number of endpoints changes.
+    apply(&dataplane, slices("web", &[0, 1]));
+    let listed = lab.nft("list map ip kube-proxy frontend-ips");
+    assert!(listed.contains("10.96.0.10 . tcp . 80 counter packets 120 "), "{listed}");
+    assert!(lab.nft("list map ip kube-proxy dispatch-ips").contains("goto ip-lb-2"));
 }
 
 #[test]
@@ -356,4 +361,17 @@ fn source_ranges_guard_load_balancer_addresses_only() {
     }
     apply(&dataplane, [service(json!(["0.0.0.0/0", "::/0"]))]);
     FAMILIES.into_iter().for_each(|v6| drop(tcp(&lab.pods[0], balancer(v6)).unwrap()));
+}
+
+#[test]
+fn a_commit_is_one_generation_of_the_kernels_rules() {
+    // The audit counts on it to tell our commits from others'.
+    let lab = Lab::new();
+    let dataplane = start(&lab, web(json!({}), &[0]));
+    let generation = || lab.node.run(|| Kernel::open(longshore_dataplane::TABLE).unwrap().generation().unwrap());
+    let transactions = || u32::try_from(dataplane.status().counters.kernel_transactions).unwrap();
+    let (before, done) = (generation(), transactions());
+    apply(&dataplane, slices("web", &[0, 1]));
+    assert!(transactions() > done);
+    assert_eq!(generation() - before, transactions() - done);
 }

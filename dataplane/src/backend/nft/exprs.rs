@@ -3,7 +3,7 @@
 //! Owns the layout of each expression we use; all numbers are the kernel's. Tests: `render`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::ir::{Comparison, CtKey, Expr, Found, Header, MetaKey, Register, Side};
+use super::ir::{Comparison, Counter, CtKey, Expr, Found, Header, MetaKey, Register, Side};
 use super::render::{DATA_VALUE, DATA_VERDICT, parse_verdict, write_verdict};
 use crate::model::Family;
 use crate::netlink::attr::{Attr, Attrs, Writer};
@@ -12,6 +12,8 @@ const LIST_ELEMENT: u16 = 1;
 const NAME: u16 = 1;
 const DATA: u16 = 2;
 const COUNTER: &str = "counter";
+const COUNTER_BYTES: u16 = 1;
+const COUNTER_PACKETS: u16 = 2;
 
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
@@ -50,9 +52,20 @@ pub fn write(w: &mut Writer, expr: &Expr, family: Family) {
     });
 }
 
-pub fn write_counter(w: &mut Writer) {
+pub fn write_counter(w: &mut Writer, counter: &Counter) {
     w.put_str(NAME, COUNTER);
-    w.nested(DATA, |_| {});
+    w.nested(DATA, |w| {
+        if *counter != Counter::default() {
+            w.put_u64(COUNTER_BYTES, counter.bytes);
+            w.put_u64(COUNTER_PACKETS, counter.packets);
+        }
+    });
+}
+
+pub fn parse_counter(attr: Attr) -> Option<Counter> {
+    let body = is_counter(attr).then(|| attr.attrs().find(DATA))??.attrs();
+    let number = |kind: u16| body.find(kind).and_then(|a| a.u64());
+    Some(Counter { packets: number(COUNTER_PACKETS)?, bytes: number(COUNTER_BYTES)? })
 }
 
 pub fn is_counter(attr: Attr) -> bool {

@@ -268,6 +268,13 @@ pub const SET_TIMEOUT: u32 = 0x10;
 pub const SET_EVAL: u32 = 0x20;
 pub const SET_CONCATENATED: u32 = 0x80;
 
+/// What a counting element counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Data {
     None,

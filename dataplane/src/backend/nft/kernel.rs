@@ -7,8 +7,10 @@ use crate::model::Family;
 use crate::netlink::attr::{Message, Writer};
 use crate::netlink::socket::{NLM_F_DUMP, NLM_F_REQUEST, NetfilterSocket, SocketError};
 
-use super::ir::Op;
-use super::render::{self, render};
+use std::collections::HashSet;
+
+use super::ir::{Bytes, Op};
+use super::render::{self, Carried, Target, render};
 use super::schema::Options;
 use super::table::Loaded;
 use super::{exprs, read, schema};
@@ -127,7 +129,9 @@ impl Kernel {
         }
         let most = u32::try_from(ops.len() + 2).expect("transactions are far smaller");
         let first = self.socket.reserve_seq(most);
-        let batch = render(ops, family, &self.table, first);
+        let carried = self.counters_of_replaced(family, ops);
+        let target = Target { family, table: &self.table, carried: &carried };
+        let batch = render(ops, target, first);
         let sent = self.socket.batch(batch.writer.bytes(), batch.first, batch.last);
         sent.map_err(|source| {
             let refused = match &source {
@@ -140,6 +144,32 @@ impl Kernel {
             let why = reason(family, op, &source);
             KernelError::Commit { family, table: self.table.clone(), what, why, source }
         })
+    }
+
+    /// Counters of elements that a transaction deletes and adds again: a service's total does not start anew when the
+    /// number of its endpoints changes. Packets between this and the commit go uncounted.
+    fn counters_of_replaced(&mut self, family: Family, ops: &[Op]) -> Carried {
+        let counting = |op: &Op| match op {
+            Op::AddElement { set, key, .. } if schema::counts(set) => Some((*set, *key)),
+            _ => None,
+        };
+        let added: HashSet<(&'static str, Bytes)> = ops.iter().filter_map(counting).collect();
+        let mut carried = Carried::new();
+        for op in ops {
+            let Op::DeleteElement { set, key, .. } = op else { continue };
+            if !added.contains(&(*set, *key)) {
+                continue;
+            }
+            let seq = self.socket.reserve_seq(1);
+            let mut w = Writer::default();
+            let target = Target { family, table: &self.table, carried: &carried };
+            render::get_element(&mut w, target, set, key, seq);
+            let mut counter = None;
+            // If it cannot be read, the commit will say why.
+            let _ = self.socket.request(w.bytes(), seq, |answer| counter = render::parse_counter(&answer));
+            carried.extend(counter.map(|counter| ((*set, *key), counter)));
+        }
+        carried
     }
 
     /// Deletes the table of a family; it is no error when there is none.

@@ -4,8 +4,10 @@
 //! would create what is there, so one parser reads both. Tests are at the end of this file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::HashMap;
+
 use super::exprs;
-use super::ir::{Base, Bytes, ChainKind, Data, Hook, Op, Rule, SetSpec, Verdict};
+use super::ir::{Base, Bytes, ChainKind, Counter, Data, Hook, Op, Rule, SetSpec, Verdict};
 use super::schema::{self, TYPE_VERDICT};
 use crate::model::Family;
 use crate::netlink::attr::{Attr, Attrs, MAX_ATTRIBUTE, Message, Messages, Writer};
@@ -68,6 +70,7 @@ const ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
+const ELEMENT_EXPR: u16 = 7;
 const ELEMENT_KEY_END: u16 = 10;
 pub const DATA_VALUE: u16 = 1;
 pub const DATA_VERDICT: u16 = 2;
@@ -91,8 +94,19 @@ pub struct Batch {
     pub operations: Vec<usize>,
 }
 
+/// Counters to begin with, for elements that are replaced.
+pub type Carried = HashMap<(&'static str, Bytes), Counter>;
+
+/// The table that a transaction is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub family: Family,
+    pub table: &'a str,
+    pub carried: &'a Carried,
+}
+
 /// Renders a transaction, whose messages are numbered from `first`; at most `ops.len() + 2` numbers are used.
-pub fn render(ops: &[Op], family: Family, table: &str, first: u32) -> Batch {
+pub fn render(ops: &[Op], target: Target, first: u32) -> Batch {
     let mut batch = Batch { writer: Writer::default(), first, last: first, operations: Vec::new() };
     batch.writer.begin(BATCH_BEGIN, NLM_F_REQUEST, first, 0, SUBSYSTEM);
     batch.writer.end();
@@ -100,7 +114,7 @@ pub fn render(ops: &[Op], family: Family, table: &str, first: u32) -> Batch {
     while let [op, ..] = rest {
         batch.last = batch.last.wrapping_add(1);
         batch.operations.push(ops.len() - rest.len());
-        let used = message(&mut batch.writer, rest, op, family, table, batch.last);
+        let used = message(&mut batch.writer, rest, op, target, batch.last);
         rest = &rest[used..];
     }
     batch.writer.add_flags(NLM_F_ACK);
@@ -110,7 +124,8 @@ pub fn render(ops: &[Op], family: Family, table: &str, first: u32) -> Batch {
 }
 
 /// Writes the next message and says how many operations it holds.
-fn message(w: &mut Writer, rest: &[Op], op: &Op, family: Family, table: &str, seq: u32) -> usize {
+fn message(w: &mut Writer, rest: &[Op], op: &Op, target: Target, seq: u32) -> usize {
+    let Target { family, table, carried } = target;
     let create = NLM_F_REQUEST | NLM_F_CREATE;
     let (kind, flags) = match op {
         Op::AddTable => (NEW_TABLE, create),
@@ -142,7 +157,7 @@ fn message(w: &mut Writer, rest: &[Op], op: &Op, family: Family, table: &str, se
                 w.put(RULE_USERDATA, &comment_note(comment));
             }
         }
-        Op::AddElement { set, .. } | Op::DeleteElement { set, .. } => used = elements(w, rest, set),
+        Op::AddElement { set, .. } | Op::DeleteElement { set, .. } => used = elements(w, rest, set, carried),
     }
     w.end();
     used
@@ -176,7 +191,7 @@ fn set(w: &mut Writer, name: &str, spec: &SetSpec, id: u32) {
         w.put(SET_USERDATA, &spec.userdata);
     }
     if spec.counter {
-        w.nested(SET_EXPR, exprs::write_counter);
+        w.nested(SET_EXPR, |w| exprs::write_counter(w, &Counter::default()));
     }
 }
 
@@ -208,7 +223,7 @@ fn chain_kind_name(kind: ChainKind) -> &'static str {
 }
 
 /// Puts as many of the leading operations as are of one kind, on one set, into one message.
-fn elements(w: &mut Writer, rest: &[Op], name: &str) -> usize {
+fn elements(w: &mut Writer, rest: &[Op], name: &str, carried: &Carried) -> usize {
     let adding = matches!(rest.first(), Some(Op::AddElement { .. }));
     w.put_str(ELEMENTS_SET, name);
     let mut used = 0;
@@ -216,9 +231,11 @@ fn elements(w: &mut Writer, rest: &[Op], name: &str) -> usize {
     w.nested(ELEMENTS, |w| {
         for op in rest {
             match op {
-                Op::AddElement { set, key, data } if adding && *set == name => element(w, key, data),
+                Op::AddElement { set, key, data } if adding && *set == name => {
+                    element(w, key, data, carried.get(&(*set, *key)));
+                }
                 Op::DeleteElement { set, key, upto } if !adding && *set == name => {
-                    element(w, key, &upto.map_or(Data::None, Data::Upto));
+                    element(w, key, &upto.map_or(Data::None, Data::Upto), None);
                 }
                 _ => return,
             }
@@ -231,7 +248,7 @@ fn elements(w: &mut Writer, rest: &[Op], name: &str) -> usize {
     used
 }
 
-fn element(w: &mut Writer, key: &Bytes, data: &Data) {
+fn element(w: &mut Writer, key: &Bytes, data: &Data, counter: Option<&Counter>) {
     w.nested(LIST_ELEMENT, |w| {
         w.nested(ELEMENT_KEY, |w| w.put(DATA_VALUE, key.as_slice()));
         match data {
@@ -239,6 +256,9 @@ fn element(w: &mut Writer, key: &Bytes, data: &Data) {
             Data::Value(bytes) => w.nested(ELEMENT_DATA, |w| w.put(DATA_VALUE, bytes.as_slice())),
             Data::Verdict(verdict) => w.nested(ELEMENT_DATA, |w| write_verdict(w, verdict)),
             Data::Upto(end) => w.nested(ELEMENT_KEY_END, |w| w.put(DATA_VALUE, end.as_slice())),
+        }
+        if let Some(counter) = counter {
+            w.nested(ELEMENT_EXPR, |w| exprs::write_counter(w, counter));
         }
     });
 }
@@ -275,6 +295,21 @@ pub fn parse_verdict(attr: Attr) -> Option<Verdict> {
         (GOTO, Some(chain)) => Some(Verdict::Goto(chain)),
         _ => None,
     }
+}
+
+/// Asks for one element.
+pub fn get_element(w: &mut Writer, target: Target, set: &str, key: &Bytes, seq: u32) {
+    w.begin(GET_ELEMENT, NLM_F_REQUEST, seq, target.family.number(), 0);
+    w.put_str(TABLE, target.table);
+    w.put_str(ELEMENTS_SET, set);
+    w.nested(ELEMENTS, |w| element(w, key, &Data::None, None));
+    w.end();
+}
+
+/// What the element of an answer to [`get_element`] counted.
+pub fn parse_counter(answer: &Message) -> Option<Counter> {
+    let element = answer.attrs().find(ELEMENTS)?.attrs().find(LIST_ELEMENT)?;
+    exprs::parse_counter(element.attrs().find(ELEMENT_EXPR)?)
 }
 
 /// Reads a batch, or the answers to a dump. `None` when something in it can be none of ours.
@@ -382,6 +417,10 @@ mod tests {
     use crate::config::DetectLocal;
     use proptest::prelude::*;
 
+    fn target(family: Family, carried: &Carried) -> Target<'_> {
+        Target { family, table: "kube-proxy", carried }
+    }
+
     fn options(family: Family, detect_local: DetectLocal) -> Options {
         Options { family, detect_local, masquerade_all: false, masquerade_mark: 1 << 14, node_ports_everywhere: family == Family::V4 }
     }
@@ -408,7 +447,7 @@ mod tests {
         let detectors = [DetectLocal::None, DetectLocal::ClusterCidr(cidrs), DetectLocal::InterfacePrefix("cali".into())];
         for (family, detector) in Family::ALL.into_iter().flat_map(|f| detectors.clone().map(|d| (f, d))) {
             let ops = everything(&options(family, detector));
-            let batch = render(&ops, family, "kube-proxy", 7);
+            let batch = render(&ops, target(family, &Carried::new()), 7);
             assert_eq!(parse(batch.writer.bytes()), Some(ops.clone()));
             assert_eq!(batch.last - batch.first, ops.len() as u32);
         }
@@ -434,16 +473,28 @@ mod tests {
     proptest! {
         #[test]
         fn elements_survive_the_round_trip(ops in proptest::collection::vec(element_op(), 1..60)) {
-            let batch = render(&ops, Family::V6, "kube-proxy", 1);
+            let batch = render(&ops, target(Family::V6, &Carried::new()), 1);
             prop_assert_eq!(parse(batch.writer.bytes()), Some(ops));
         }
+    }
+
+    #[test]
+    fn a_replaced_element_carries_its_counter() {
+        let key = Bytes::EMPTY.component(&[1]);
+        let set = schema::set_name("frontend-ips").unwrap();
+        let counter = Counter { packets: 7, bytes: 420 };
+        let carried = Carried::from([((set, key), counter)]);
+        let ops = [Op::AddElement { set, key, data: Data::None }];
+        let batch = render(&ops, target(Family::V4, &carried), 1);
+        let added = Messages(batch.writer.bytes()).find(|message| message.kind == NEW_ELEMENT).unwrap();
+        assert_eq!(parse_counter(&added), Some(counter));
     }
 
     #[test]
     fn long_lists_of_elements_are_cut_into_messages() {
         let add = |n: u32| Op::AddElement { set: schema::CLUSTER_IPS, key: Bytes::EMPTY.component(&n.to_be_bytes()), data: Data::None };
         let ops: Vec<Op> = (0..10_000).map(add).collect();
-        let batch = render(&ops, Family::V4, "kube-proxy", 1);
+        let batch = render(&ops, target(Family::V4, &Carried::new()), 1);
         assert!(batch.operations.len() > 1 && batch.operations.len() < 10, "{}", batch.operations.len());
         assert_eq!(parse(batch.writer.bytes()), Some(ops));
     }

@@ -89,6 +89,11 @@ pub fn set_name(name: &str) -> Option<&'static str> {
     fixed.into_iter().chain(mapped.into_iter().flatten()).find(|known| *known == name)
 }
 
+/// Whether the elements of a set count packets.
+pub fn counts(set: &str) -> bool {
+    KeyKind::ALL.into_iter().any(|kind| frontend_sets(kind).frontends == set)
+}
+
 /// What the rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
