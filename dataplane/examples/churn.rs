@@ -106,7 +106,7 @@ fn changes(dataplane: &Dataplane, services: usize, lists: [&[u8]; 2]) -> (Vec<Du
 
 fn measure(services: usize) {
     let (dataplane, wall, used) = start(services, Duration::from_millis(3));
-    println!("{services} services: first program {wall:?}, CPU {used:?}, resident {} KiB", resident_kib());
+    println!("{services} services: first program {wall:?}, CPU {used:?}");
     let shapes: [(&str, [&[u8]; 2]); 3] =
         [("replaced", [&[1, 3], &[1, 2]]), ("added or removed", [&[1, 3, 4], &[1, 3]]), ("last", [&[], &[1, 2]])];
     for (what, lists) in shapes {
@@ -114,6 +114,7 @@ fn measure(services: usize) {
         let at = |percent: usize| times[times.len() * percent / 100];
         println!("  one endpoint {what}: p50 {:?}, p99 {:?}, CPU {each:?}", at(50), at(99));
     }
+    println!("  resident {} KiB", resident_kib());
     let last = fill(&dataplane, services);
     wait(&dataplane, last);
     drop(dataplane);
@@ -122,12 +123,8 @@ fn measure(services: usize) {
     let status = dataplane.status();
     println!("  restart: {wall:?}, CPU {used:?}, {} writes", status.counters.kernel_writes);
     let (times, each) = changes(&dataplane, services, [&[1, 5], &[1, 2]]);
-    println!(
-        "  one endpoint replaced, not coalesced: p50 {:?}, p99 {:?}, CPU {each:?}; resident {} KiB",
-        times[times.len() / 2],
-        times[times.len() * 99 / 100],
-        resident_kib()
-    );
+    let at = |percent: usize| times[times.len() * percent / 100];
+    println!("  one endpoint replaced, not coalesced: p50 {:?}, p99 {:?}, CPU {each:?}", at(50), at(99));
     dataplane.shutdown(false);
 }
 
