@@ -273,7 +273,7 @@ pub fn clean(name: &str) -> Result<()> {
     for done in Changes::recorded()?.restore()? {
         progress.step(&done);
     }
-    Ok(())
+    home::vacate()
 }
 
 /// Ends what a killed run left behind; says whether there was one. An error when one is alive.

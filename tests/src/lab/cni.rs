@@ -86,12 +86,16 @@ fn name(id: &str) -> String {
     format!("longshore-lab-{id}")
 }
 
-/// Removes the cached results of a lab's attachments, which outlive killed pods.
+/// Removes the cached results of a lab's attachments, which outlive killed pods; and the places where
+/// libcni keeps them, when they are empty.
 pub fn forget_results(id: &str) {
     let prefix = format!("{}-", name(id));
     for entry in fs::read_dir(RESULTS).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
             fs::remove_file(entry.path()).ok();
         }
+    }
+    for directory in Path::new(RESULTS).ancestors().take(2) {
+        fs::remove_dir(directory).ok();
     }
 }

@@ -17,6 +17,8 @@ use std::time::Duration;
 /// Where all labs of this machine are. On disk rather than on a tmpfs: images and writable layers
 /// are here.
 const LABS: &str = "/var/lib/longshore-lab";
+/// The file whose lock is held while labs are counted.
+const CENSUS: &str = "census";
 /// The file in a lab's directory whose lock says that its owner lives.
 const OWNER: &str = "owner";
 /// The cgroup above all labs, in every hierarchy.
@@ -116,10 +118,21 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
+/// Removes the places where labs are, when there is none.
+pub fn vacate() -> Result<()> {
+    let _census = census()?;
+    let labs = || fs::read_dir(LABS).into_iter().flatten().flatten();
+    if labs().all(|entry| entry.file_name() == CENSUS) {
+        process::remove_cgroups(&format!("/{CGROUP}"));
+        fs::remove_file(Path::new(LABS).join(CENSUS)).and_then(|()| fs::remove_dir(LABS)).context("cannot vacate the labs")?;
+    }
+    Ok(())
+}
+
 /// Taken while directories of labs are made or swept.
 fn census() -> Result<Flock<File>> {
     fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
-    let path = Path::new(LABS).join("census");
+    let path = Path::new(LABS).join(CENSUS);
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).with_context(|| format!("cannot lock {}", path.display()))
 }
