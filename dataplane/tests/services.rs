@@ -303,7 +303,7 @@ fn nft_lists_everything_that_is_loaded() {
     let lab = Lab::new();
     let mut spec = node_port();
     spec["externalTrafficPolicy"] = "Local".into();
-    let _dataplane = start(&lab, web(spec, &[1, 2]));
+    let dataplane = start(&lab, web(spec, &[1, 2]));
     let listed = lab.nft("list ruleset");
     for line in [
         "table ip kube-proxy {",
@@ -312,8 +312,8 @@ fn nft_lists_everything_that_is_loaded() {
         "10.96.0.10 . tcp . 80 . 1 : 10.1.0.13 . 8080",
         "fd00:96::10 . udp . 80 . 0 : fd00:1::12 . 8080",
         "tcp . 30080 . 1000000 : 10.1.0.12 . 8080",
-        "10.96.0.10 . tcp . 80 counter packets 0 bytes 0 : 0x00000002",
-        "0x00000002 : goto ip-lb-2",
+        "10.96.0.10 . tcp . 80 counter packets 0 bytes 0 : 0:2",
+        "0:2 : goto ip-lb-2",
         "meta priority set ip daddr . meta l4proto . th dport map @frontend-ips meta priority vmap @dispatch-ips",
         "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoint-ips",
         "dnat ip6 to meta l4proto . th dport . numgen random mod 2 offset 1000000 map @endpoint-nodeports",
@@ -324,6 +324,13 @@ fn nft_lists_everything_that_is_loaded() {
     ] {
         assert!(listed.contains(line), "no {line:?} in:\n{listed}");
     }
+    // What is listed can be loaded again.
+    drop(dataplane);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &listed).unwrap();
+    lab.nft("flush ruleset");
+    lab.nft(&format!("-f {}", file.path().display()));
+    assert_eq!(lab.nft("list ruleset"), listed);
 }
 
 #[test]

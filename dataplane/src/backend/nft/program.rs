@@ -44,15 +44,16 @@ impl Class {
         Class { kind: ClassKind::Plain, cluster, local: 0 }
     }
 
-    /// The number that stands for the class in the maps: 30 bits.
+    /// The number that stands for the class in the maps. `nft` prints it as two halves of 16 bits, and the second is the
+    /// number of endpoints in the cluster list.
     pub fn encode(self) -> u32 {
-        (self.kind as u32) << 28 | u32::from(self.local) << 14 | u32::from(self.cluster)
+        (self.kind as u32) << 30 | u32::from(self.local) << 16 | u32::from(self.cluster)
     }
 
     pub fn decode(number: u32) -> Option<Class> {
-        let kind = [ClassKind::Plain, ClassKind::Masked, ClassKind::Local].into_iter().nth(number as usize >> 28)?;
+        let kind = [ClassKind::Plain, ClassKind::Masked, ClassKind::Local].into_iter().nth(number as usize >> 30)?;
         let part = |shift: u32| (number >> shift & MAX_ENDPOINTS as u32) as u16;
-        Some(Class { kind, cluster: part(0), local: part(14) })
+        Some(Class { kind, cluster: part(0), local: part(16) })
     }
 }
 

@@ -118,7 +118,8 @@ const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
-const TYPE_MARK: u32 = 19;
+/// A packet priority: the numbers of classes and refusals go through it.
+const TYPE_PRIORITY: u32 = 23;
 pub const TYPE_VERDICT: u32 = 0xffff_ff00;
 
 fn concatenated(types: &[u32]) -> u32 {
@@ -132,7 +133,7 @@ fn sets(family: Family) -> BTreeMap<String, SetSpec> {
     let pairs = SetSpec { key_type: concatenated(&[address_type; 2]), key_len: 2 * len, ..SetSpec::default() };
     let verdicts = SetSpec {
         flags: SET_MAP,
-        key_type: TYPE_MARK,
+        key_type: TYPE_PRIORITY,
         key_len: 4,
         data_type: TYPE_VERDICT,
         userdata: userdata::byte_orders(userdata::HOST, userdata::NONE),
@@ -164,7 +165,7 @@ fn sets(family: Family) -> BTreeMap<String, SetSpec> {
             flags: SET_MAP,
             key_type: concatenated(&types),
             key_len,
-            data_type: TYPE_MARK,
+            data_type: TYPE_PRIORITY,
             data_len: 4,
             userdata: userdata::byte_orders(userdata::NONE, userdata::HOST),
             ..SetSpec::default()
