@@ -7,8 +7,10 @@ pub mod admit;
 pub mod api;
 pub mod cgroup;
 pub mod cli;
+pub mod describe;
 pub mod env;
 pub mod image;
+pub mod log;
 pub mod lone;
 pub mod manifest;
 pub mod node;
@@ -20,6 +22,7 @@ pub mod status;
 pub mod table;
 pub mod time;
 pub mod volume;
+pub mod why;
 pub mod work;
 
 /// The release of Kubernetes whose behaviour this is.

@@ -9,7 +9,8 @@ use longshore_tests::lab::net::Namespace;
 use longshore_tests::lab::wait::wait_for;
 use longshore_tests::lab::{Daemon, Home};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -17,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A daemon on a runtime in memory. Fields are dropped in order.
 struct Node {
     daemon: Daemon,
-    _namespace: Namespace,
+    namespace: Namespace,
     fake: FakeRuntime,
     /// Runs `fake` until it is dropped.
     _runtime: Thread,
@@ -52,7 +53,7 @@ fn node(script: impl FnOnce(&mut Model)) -> Result<Node> {
     let namespace = Namespace::create(&home, "node")?;
     let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), Options::default())?;
     daemon.launch()?;
-    Ok(Node { daemon, _namespace: namespace, fake, _runtime: Thread(Some(stop), Some(thread)), _home: home })
+    Ok(Node { daemon, namespace, fake, _runtime: Thread(Some(stop), Some(thread)), _home: home })
 }
 
 impl Node {
@@ -166,5 +167,154 @@ fn a_crashing_container_is_counted() -> Result<()> {
     let table = wait_for("the pod backs off", SOON, crashed).with_context(|| node.daemon.log())?;
     assert!(table.contains("0/1") && table.contains(" ago)"), "{table}");
     ensure!(node.fake.with(|m, _| m.count(longshore_cri::error::Verb::StartContainer)) >= 2);
+    Ok(())
+}
+
+#[test]
+fn logs_are_read_cut_and_followed_over_restarts() -> Result<()> {
+    let lines = |n: &[&str]| n.iter().map(|l| (*l).to_owned()).collect();
+    let node = node(|m| {
+        let run = |attempt| Subject::Run { pod: "talk".into(), container: "main".into(), attempt };
+        m.script(run(0), Behaviour { output: lines(&["one", "two", "three"]), ..Behaviour::exits(300, 1) });
+        m.script(run(1), Behaviour { output: lines(&["again"]), ..Behaviour::default() });
+    })?;
+    node.apply("talk", ONE)?;
+    node.wait_for_phase("talk", "Running")?;
+    let socket = node.daemon.socket();
+    let mut follow = Command::new(binary()?)
+        .args(["logs", "-f", "pod/talk", "--socket"])
+        .arg(&socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot follow")?;
+    let mut followed = BufReader::new(follow.stdout.take().context("piped above")?).lines();
+    for want in ["one", "two", "three", "again"] {
+        assert_eq!(followed.next().context("the log ended")??, want);
+    }
+    assert_eq!(node.run(&["logs", "talk"])?.out, "again\n");
+    assert_eq!(node.run(&["logs", "-p", "talk", "--tail", "2"])?.out, "two\nthree\n");
+    assert_eq!(node.run(&["logs", "-p", "talk", "--limit-bytes", "5"])?.out, "one\nt");
+    let stamped = node.run(&["logs", "talk", "--timestamps"])?.out;
+    assert!(stamped.ends_with("Z again\n") && stamped.starts_with("20"), "{stamped}");
+    assert_eq!(node.run(&["logs", "talk", "--since-time", "2999-01-01T00:00:00Z"])?.out, "");
+    let said = node.run(&["logs", "talk", "-c", "other"])?;
+    assert!(said.code == Some(1) && said.err.contains("container other is not valid for pod talk; it has: main"), "{said:?}");
+
+    let log = node.daemon.pod_logs();
+    let log = std::fs::read_dir(&log)?.flatten().next().context("no log directory")?.path().join("main/1.log");
+    let rotated = log.with_extension("log.20260101-000000");
+    std::fs::rename(&log, &rotated)?;
+    std::fs::write(&log, "2026-11-20T10:00:00Z stdout P after \n2026-11-20T10:00:00Z stdout F rotation\n")?;
+    assert_eq!(followed.next().context("the log ended")??, "after rotation");
+    node.daemon.remove("talk.yaml")?;
+    assert!(followed.next().is_none(), "it ends with the pod");
+    assert!(follow.wait()?.success());
+    Ok(())
+}
+
+#[test]
+fn why_names_the_reason_of_the_moment() -> Result<()> {
+    let node = node(|m| m.script(Subject::Image("app:1".into()), Behaviour::exits(10, 3)))?;
+    node.apply("crash", ONE)?;
+    node.apply("lost", "{ containers: [ { name: main, image: 'lost:1' } ] }")?;
+    let says = |pod: &str, want: &str| {
+        let asked = || -> Result<_> {
+            let said = node.run(&["why", pod])?;
+            ensure!(said.out.contains(want), "{said:?}");
+            Ok(Some(said.out))
+        };
+        wait_for(&format!("why {pod} says {want:?}"), SOON, asked)
+    };
+    let text = says("pod/crash", "exited 3 for the")?;
+    assert!(text.starts_with("pod default/crash: Running, not ready\n") && text.contains("container main: restarting in "), "{text}");
+    says("lost", "lost:1")?;
+    let said = node.run(&["why", "nobody"])?;
+    assert_eq!((said.code, said.err.trim()), (Some(1), "error from daemon (NotFound): pods \"nobody\" not found"));
+    Ok(())
+}
+
+#[test]
+fn a_pod_is_described_with_its_events() -> Result<()> {
+    let node = node(|_| {})?;
+    node.apply("web", ONE)?;
+    node.wait_for_phase("web", "Running")?;
+    let text = node.run(&["describe", "pod/web"])?.out;
+    for want in ["Name:             web\n", "Labels:           app=web\n", "State:          Running\n", "Container started\n"] {
+        assert!(text.contains(want), "{want:?} is not in\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_watch_tells_of_pods_that_come_and_go() -> Result<()> {
+    let node = node(|_| {})?;
+    node.apply("first", ONE)?;
+    node.wait_for_phase("first", "Running")?;
+    let mut watch = Command::new(binary()?)
+        .args(["get", "pods", "-w", "--socket"])
+        .arg(node.daemon.socket())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot watch")?;
+    let mut lines = BufReader::new(watch.stdout.take().context("piped above")?).lines();
+    let mut until = |what: &str| -> Result<()> {
+        loop {
+            let line = lines.next().context("the watch ended")??;
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words.starts_with(&what.split(' ').collect::<Vec<_>>()) {
+                return Ok(());
+            }
+        }
+    };
+    until("NAME READY STATUS")?;
+    until("first 1/1 Running")?;
+    node.apply("second", ONE)?;
+    until("second 1/1 Running")?;
+    node.daemon.remove("first.yaml")?;
+    until("first 1/1 Terminating")?;
+    watch.kill()?;
+    watch.wait()?;
+    Ok(())
+}
+
+#[test]
+fn a_second_daemon_is_told_who_is_first() -> Result<()> {
+    let node = node(|_| {})?;
+    let state = node.daemon.state_directory();
+    let elsewhere = state.with_file_name("run2");
+    let mut second = node.namespace.command(binary()?);
+    second.args(["run", "--state-dir"]).arg(&state).arg("--run-dir").arg(&elsewhere);
+    let Output { status, stderr, .. } = second.output()?;
+    let err = String::from_utf8_lossy(&stderr);
+    let pid = node.daemon.pid().context("it runs")?;
+    assert!(status.code() == Some(1) && err.contains(&format!("in use by another longshore (process {pid})")), "{err}");
+    Ok(())
+}
+
+#[test]
+fn a_stop_is_prompt_and_leaves_containers_running() -> Result<()> {
+    let mut node = node(|_| {})?;
+    node.apply("web", ONE)?;
+    node.wait_for_phase("web", "Running")?;
+    let status = node.daemon.stop()?.context("it ran")?;
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(node.fake.with(|m, _| m.count(longshore_cri::error::Verb::StopContainer)), 0);
+    let said = node.run(&["get", "pods"])?;
+    assert!(said.code == Some(1) && said.err.contains("Is it running?"), "{said:?}");
+    node.daemon.launch()?;
+    let pod = node.wait_for_phase("web", "Running")?;
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    Ok(())
+}
+
+#[test]
+fn the_command_line_explains_itself() -> Result<()> {
+    let said = run("/nowhere", &["completion", "bash"]);
+    // `--socket` is no option of a command that needs no daemon.
+    ensure!(said?.code == Some(2));
+    let Output { status, stdout, .. } = Command::new(binary()?).args(["completion", "bash"]).output()?;
+    assert!(status.success() && String::from_utf8_lossy(&stdout).contains("describe"));
+    let help = Command::new(binary()?).args(["logs", "--help"]).output()?;
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Examples:"));
     Ok(())
 }

@@ -1,9 +1,14 @@
 //! The command line. Must never touch the runtime or the state directory by itself: the daemon answers.
 
 mod client;
+mod exec;
 mod get;
+mod logs;
 mod resource;
 pub mod run;
+mod spdy;
+mod tell;
+mod terminal;
 
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
@@ -21,6 +26,12 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Get(get::Get),
+    Describe(tell::Describe),
+    Logs(logs::Logs),
+    Exec(exec::Exec),
+    Why(tell::WhyCommand),
+    Version(tell::Version),
+    Completion(tell::Completion),
 }
 
 /// Where an object is looked for.
@@ -62,6 +73,12 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(r) => r.main(),
         Command::Get(c) => ask(c.main()),
+        Command::Describe(c) => ask(c.main()),
+        Command::Logs(c) => ask(c.main()),
+        Command::Exec(c) => ask(c.main()),
+        Command::Why(c) => ask(c.main()),
+        Command::Version(c) => ask(c.main()),
+        Command::Completion(c) => ask(async move { c.main() }),
     }
 }
 

@@ -67,6 +67,15 @@ pub fn target(words: &[String]) -> Result<(Resource, Vec<String>), String> {
     Ok((resource, names))
 }
 
+/// The name of a pod, given as `NAME` or `pod/NAME`.
+pub fn pod_name(text: &str) -> Result<String, String> {
+    let Some((kind, name)) = text.split_once('/') else { return Ok(text.to_owned()) };
+    match Resource::parse(kind)? {
+        Resource::Pods if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err(format!("{text:?} is not a pod: say NAME or pod/NAME")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +100,7 @@ mod tests {
         assert_eq!(target(&words("pod/a po/b")), Ok((Resource::Pods, words("a b"))));
         assert!(target(&words("pod/a svc/b")).is_err());
         assert!(target(&words("pod/")).is_err());
+        assert_eq!(pod_name("po/web"), Ok("web".into()));
+        assert!(pod_name("svc/web").is_err());
     }
 }

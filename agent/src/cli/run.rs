@@ -2,6 +2,7 @@
 
 use crate::cgroup::Driver;
 use crate::run::assemble::{self, Options};
+use crate::run::process;
 use clap::Args;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -61,6 +62,12 @@ pub struct Run {
     /// Pods that start side by side at most
     #[arg(long, default_value_t = 4, value_name = "N")]
     parallel_starts: usize,
+    /// How much to log: error, warn, info, debug, trace
+    #[arg(short = 'v', long, default_value = "info", value_name = "LEVEL")]
+    log_level: tracing_subscriber::filter::LevelFilter,
+    /// Log one JSON object per line
+    #[arg(long)]
+    log_json: bool,
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -72,7 +79,14 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 
 impl Run {
     pub fn main(self) -> ExitCode {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+        process::tune();
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_max_level(self.log_level);
+        if self.log_json {
+            log.json().init()
+        } else {
+            log.init()
+        }
+        process::claim();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
             Ok(r) => r,
@@ -82,7 +96,11 @@ impl Run {
             }
         };
         let local = tokio::task::LocalSet::new();
-        match local.block_on(&runtime, assemble::run(self.options())) {
+        let result = local.block_on(&runtime, assemble::run(self.options()));
+        // Crash-only: what is under way is left where it is, and found again.
+        drop(local);
+        runtime.shutdown_background();
+        match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 eprintln!("longshore: {e}");

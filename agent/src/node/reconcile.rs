@@ -83,7 +83,7 @@ fn settle(s: &mut NodeState, uid: &PodUid, now: Now, out: &mut Vec<Effect>) {
         }
         match expand_all(s, uid, &inside, now) {
             Ok(works) => {
-                hand_out(s, uid, works, &inside, out);
+                hand_out(s, uid, works, &inside, now, out);
                 break;
             }
             Err((name, message)) => cannot_configure(s, uid, &name, message, now, out),
@@ -229,7 +229,7 @@ fn start(
     work::start(ctx, kind, c, &a)
 }
 
-fn hand_out(s: &mut NodeState, uid: &PodUid, works: Vec<Work>, actions: &[Action], out: &mut Vec<Effect>) {
+fn hand_out(s: &mut NodeState, uid: &PodUid, works: Vec<Work>, actions: &[Action], now: Now, out: &mut Vec<Effect>) {
     let id = s.job_id();
     let Some(e) = s.pods.get_mut(uid) else { return };
     let kills = actions.iter().any(|a| matches!(a, Action::KillContainer { .. }));
@@ -247,7 +247,7 @@ fn hand_out(s: &mut NodeState, uid: &PodUid, works: Vec<Work>, actions: &[Action
         }
     }
     let job = Job { uid: uid.clone(), id, order: e.order, urgent: kills || !starts, works };
-    e.job = Some(state::running(&job, grace));
+    e.job = Some(state::running(&job, grace, actions, now.mono));
     out.push(Effect::Run(Box::new(job)));
 }
 

@@ -6,12 +6,12 @@ use super::{Job, JobId};
 use crate::cgroup::Layout;
 use crate::env::services::ServiceAddress;
 use crate::env::{ConfigSource, NodeFacts};
-use crate::plan::{DesiredPod, Life, Plan, Step, Verdicts, backoff};
+use crate::plan::{Action, DesiredPod, Life, Plan, Step, Verdicts, backoff};
 use crate::pod::status::PodStatus;
 use crate::pod::{ConfigData, ObjectName, Pod, PodUid, Referent};
 use crate::time::{Mono, Wall};
 use longshore_cri::snapshot::ObservedPod;
-use longshore_probes::ProbeKind;
+use longshore_probes::{Machine, ProbeKind};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -106,6 +106,9 @@ pub(super) struct RunningJob {
     pub id: JobId,
     /// The grace that its kills were given, if it kills for the pod's end.
     pub ends_with_grace: Option<u32>,
+    /// For `why`.
+    pub since: Mono,
+    pub doing: Vec<Action>,
 }
 
 impl NodeState {
@@ -167,6 +170,16 @@ impl PodEntry {
         }
     }
 
+    /// The job under way: which, since when, and what it does.
+    pub fn job_under_way(&self) -> Option<(JobId, Mono, Vec<String>)> {
+        self.job.as_ref().map(|j| (j.id, j.since, j.doing.iter().map(Action::describe).collect()))
+    }
+
+    /// A probe of a running container.
+    pub fn probe(&self, id: &str, kind: ProbeKind) -> Option<&Machine> {
+        self.probes.get(id, kind)
+    }
+
     pub fn is_ready(&self) -> bool {
         self.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.kind == "Ready" && c.is_true()))
     }
@@ -195,6 +208,6 @@ impl PodEntry {
 }
 
 /// A job as `step` hands it out, remembered as running.
-pub(super) fn running(job: &Job, ends_with_grace: Option<u32>) -> RunningJob {
-    RunningJob { id: job.id, ends_with_grace }
+pub(super) fn running(job: &Job, ends_with_grace: Option<u32>, doing: &[Action], since: Mono) -> RunningJob {
+    RunningJob { id: job.id, ends_with_grace, since, doing: doing.to_vec() }
 }

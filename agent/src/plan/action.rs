@@ -98,6 +98,23 @@ impl KillReason {
 }
 
 impl Action {
+    /// For `longshore why`: what is done, in the infinitive.
+    pub fn describe(&self) -> String {
+        match self {
+            Action::SetUp => "make its cgroup, directories and volumes".into(),
+            Action::CreateSandbox { .. } => "create its sandbox".into(),
+            Action::StopSandbox { .. } => "stop its sandbox".into(),
+            Action::RemoveSandbox { .. } => "remove its sandbox".into(),
+            Action::CheckImage { image } => format!("look for image {image}"),
+            Action::PullImage { image, .. } => format!("pull image {image}"),
+            Action::StartContainer { name, .. } | Action::ResumeContainer { name, .. } => format!("start container {name}"),
+            Action::KillContainer { name, grace, .. } => format!("stop container {name} within {grace}s"),
+            Action::RemoveContainer { name, .. } => format!("remove an ended container {name}"),
+            Action::RecordOutcome => "write its outcome down".into(),
+            Action::TearDown { .. } => "take its volumes, directories and cgroup away".into(),
+        }
+    }
+
     /// Runs in a lane of its own and leaves the pod free for other work.
     pub fn runs_beside(&self) -> bool {
         matches!(self, Action::CheckImage { .. } | Action::PullImage { .. })

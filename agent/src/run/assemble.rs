@@ -7,6 +7,7 @@ use super::events::Recorder;
 use super::executor::Executor;
 use super::images::Images;
 use super::observe::Observer;
+use super::process::{self, Lock};
 use super::runner::Runner;
 use super::server::{self, Changes, Server};
 use super::services::{self, Services};
@@ -75,10 +76,13 @@ pub enum AssembleError {
     Dns(#[from] super::dns::DnsError),
     #[error(transparent)]
     Listen(#[from] server::ListenError),
+    #[error(transparent)]
+    Lock(#[from] process::LockError),
 }
 
 /// Runs the daemon until it is told to stop.
 pub async fn run(o: Options) -> Result<(), AssembleError> {
+    let _locks = (Lock::take(&o.state_dir)?, Lock::take(&o.run_dir)?);
     let client = Client::new(&client::Config::new(&o.runtime_endpoint))?;
     let (state, recovered) = StateDir::open(&o.state_dir)?;
     let state = Rc::new(state);
@@ -101,6 +105,16 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, state: state.clone() };
     let changes = Rc::new(Changes::default());
     let listener = server::listen(&o.run_dir)?;
+    let programmed = services.clone();
+    let programmed = async move {
+        if let Some(d) = programmed.dataplane()
+            && d.wait_programmed(0).await.is_err()
+        {
+            tracing::error!("the data plane ended before it had programmed anything");
+        }
+    };
+    tokio::task::spawn_local(process::report(ask.clone(), programmed));
+    tokio::task::spawn_local(process::trim());
     let server =
         Server { ask, services: services.clone(), changes: changes.clone(), client: client.clone(), node_name: o.node_name.clone() };
     tokio::task::spawn_local(server::serve(listener, Rc::new(server)));
@@ -147,7 +161,10 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
-    event_loop.run().await;
+    tokio::select! {
+        () = event_loop.run() => {}
+        () = process::asked_to_stop() => tracing::info!("stopping; containers run on"),
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ pub mod images;
 pub mod lookout;
 pub mod observe;
 pub mod prober;
+pub mod process;
 pub mod runner;
 pub mod server;
 pub mod services;

@@ -6,7 +6,9 @@
 
 mod body;
 mod changes;
+mod exec;
 mod listen;
+mod logs;
 mod objects;
 pub mod services;
 
@@ -16,8 +18,10 @@ pub use services::ServiceView;
 
 use super::event_loop::Question;
 use super::events::Recorder;
-use crate::api::{Failure, Query, Route, route};
+use crate::api::{Failure, Kind, Query, Route, route};
 use crate::node::NodeState;
+use crate::run::clock;
+use crate::why;
 use body::Reply;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -94,9 +98,13 @@ impl Server {
         let path = request.uri().path().to_owned();
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let Some(to) = route::route(&path) else { return Err(Failure::no_such_path(&path)) };
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
-        if !read {
-            return Err(Failure::method_not_allowed(request.method().as_str(), &path));
+        let method = request.method().clone();
+        let allowed = match to {
+            Route::Exec { .. } => matches!(method, Method::GET | Method::POST),
+            _ => matches!(method, Method::GET | Method::HEAD),
+        };
+        if !allowed {
+            return Err(Failure::method_not_allowed(method.as_str(), &path));
         }
         match to {
             Route::Healthz => Ok(with_status(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
@@ -104,7 +112,14 @@ impl Server {
             Route::List { kind, namespace } if query.flag("watch")? => self.watch(kind, namespace, &query),
             Route::List { kind, namespace } => self.list(kind, namespace.as_deref()).await,
             Route::Get { kind, namespace, name } => self.get(kind, &namespace, &name).await,
-            Route::Log { .. } | Route::Exec { .. } | Route::Why { .. } => Err(Failure::no_such_path(&path)),
+            Route::Log { namespace, name } => self.log(namespace, name, &query).await,
+            Route::Exec { namespace, name } => self.exec(namespace, name, &query, request).await,
+            Route::Why { namespace, name } => {
+                let pod = name.clone();
+                let told = self.ask(move |n, _| why::why(n, &namespace, &pod, clock::now())).await?;
+                let told = told.ok_or_else(|| Failure::not_found(Kind::Pod, &name))?;
+                Ok(json(serde_json::to_vec(&told).expect("plain data serialises")))
+            }
         }
     }
 }
