@@ -3,11 +3,11 @@
 //! Owns one netlink socket. Decides nothing: what a dump means is `read`'s, what to commit `table`'s. Tests: the
 //! namespace tests.
 
+use std::collections::HashSet;
+
 use crate::model::Family;
 use crate::netlink::attr::{Message, Writer};
 use crate::netlink::socket::{NLM_F_DUMP, NLM_F_REQUEST, NetfilterSocket, SocketError};
-
-use std::collections::HashSet;
 
 use super::ir::{Bytes, Op};
 use super::render::{self, Carried, Target, render};
