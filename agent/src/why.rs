@@ -170,3 +170,95 @@ fn span(now: Now, since: Mono) -> String {
 fn whole(d: Duration) -> String {
     go_duration(Duration::from_secs(d.as_secs()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{Driver, Layout};
+    use crate::env::NodeFacts;
+    use crate::node::state::NodeConfig;
+    use crate::node::{Event, step};
+    use crate::plan::backoff::Limits;
+    use crate::pod::Pod;
+    use crate::time::Wall;
+    use crate::work::dns::Resolv;
+    use std::sync::Arc;
+
+    fn at(seconds: u64) -> Now {
+        let wall = Wall::from_seconds(1_000_000 + i64::try_from(seconds).unwrap());
+        Now { mono: Mono(Duration::from_secs(1_000_000 + seconds)), wall }
+    }
+
+    fn node() -> NodeState {
+        let config = NodeConfig {
+            root_dir: "/r".into(),
+            pod_logs_dir: "/l".into(),
+            container_logs_dir: "/c".into(),
+            cgroups: Layout::new(Driver::Cgroupfs, "/"),
+            cgroup_v2: true,
+            pod_pids_limit: -1,
+            cluster_domain: "cluster.local".into(),
+            cluster_dns: Vec::new(),
+            host_resolv: Resolv::parse(""),
+            limits: Limits::default(),
+            max_pods: 10,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            single_process_oom_kill: false,
+            runtime_name: "containerd".into(),
+            started: at(0).wall,
+        };
+        let allocatable = [("cpu", 4), ("memory", 1 << 30), ("pods", 10)].map(|(k, n)| (k.to_owned(), n * crate::pod::resources::NANO));
+        let facts = NodeFacts { allocatable: allocatable.into(), ..NodeFacts::default() };
+        NodeState::new(config, facts, std::collections::BTreeMap::new())
+    }
+
+    fn pod() -> Arc<Pod> {
+        let json = serde_json::json!({"metadata": {"name": "web", "namespace": "a", "uid": "1"},
+            "spec": {"containers": [{"name": "main", "image": "app:1", "imagePullPolicy": "IfNotPresent"}]}});
+        Arc::new(serde_json::from_value(json).unwrap())
+    }
+
+    fn told(n: &NodeState, seconds: u64) -> Why {
+        why(n, "a", "web", at(seconds)).unwrap()
+    }
+
+    #[test]
+    fn a_silent_runtime_is_the_reason_of_all() {
+        let mut n = node();
+        step(&mut n, Event::SetPod(pod()), at(0));
+        let w = told(&n, 1);
+        assert_eq!(w.summary, "Pending, not ready");
+        assert_eq!(w.reasons[0], "node: container runtime status check may not have completed yet; nothing is decided until it answers");
+        assert_eq!(w.reasons[1], "node: the manifests are not all read yet");
+        assert_eq!(why(&n, "a", "other", at(1)), None);
+    }
+
+    fn working() -> NodeState {
+        let mut n = node();
+        step(&mut n, Event::Runtime { ready: None, network: None }, at(0));
+        step(&mut n, Event::SetPod(pod()), at(0));
+        step(&mut n, Event::SourcesReady, at(0));
+        step(&mut n, Event::Relisted(Vec::new()), at(0));
+        n
+    }
+
+    #[test]
+    fn the_job_under_way_says_what_it_does_and_since_when() {
+        let w = told(&working(), 3);
+        let job = w.reasons.iter().find(|r| r.contains("at work")).unwrap_or_else(|| panic!("{w:?}"));
+        assert!(job.starts_with("pod: at work for 3s (job 1): make its cgroup, directories and volumes"), "{w:?}");
+    }
+
+    #[test]
+    fn an_ending_pod_tells_why_and_how_long_it_has_left() {
+        let mut n = working();
+        step(&mut n, Event::RemovePod(pod().uid()), at(5));
+        let w = told(&n, 12);
+        assert_eq!(
+            w.summary,
+            "Pending, not ready, ending for 7s because its manifest is gone; 23s of its grace left".replace(", not ready", "")
+        );
+        assert!(told(&n, 50).summary.ends_with("its grace is over"));
+    }
+}

@@ -3,7 +3,7 @@
 //! The daemon programs its kernel's services, so it lives in a network namespace that leads nowhere.
 
 use anyhow::{Context, Result, ensure};
-use longshore_cri::fake::{Behaviour, FakeRuntime, Model, Options as FakeOptions, Subject};
+use longshore_cri::fake::{Behaviour, ExecScript, FakeRuntime, Model, Options as FakeOptions, RemoteImage, Subject};
 use longshore_tests::lab::daemon::{Options, binary};
 use longshore_tests::lab::net::Namespace;
 use longshore_tests::lab::wait::wait_for;
@@ -37,6 +37,10 @@ impl Drop for Thread {
 }
 
 fn node(script: impl FnOnce(&mut Model)) -> Result<Node> {
+    node_with(Options::default(), script)
+}
+
+fn node_with(options: Options, script: impl FnOnce(&mut Model)) -> Result<Node> {
     let home = Home::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut model = Model::new();
@@ -51,7 +55,7 @@ fn node(script: impl FnOnce(&mut Model)) -> Result<Node> {
         let _ = runtime.block_on(stopped);
     });
     let namespace = Namespace::create(&home, "node")?;
-    let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), Options::default())?;
+    let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), options)?;
     daemon.launch()?;
     Ok(Node { daemon, namespace, fake, _runtime: Thread(Some(stop), Some(thread)), _home: home })
 }
@@ -229,8 +233,84 @@ fn why_names_the_reason_of_the_moment() -> Result<()> {
     assert!(text.starts_with("pod default/crash: Running, not ready\n") && text.contains("container main: restarting in "), "{text}");
     says("lost", "lost:1")?;
     let said = node.run(&["why", "nobody"])?;
-    assert_eq!((said.code, said.err.trim()), (Some(1), "error from daemon (NotFound): pods \"nobody\" not found"));
+    assert!(said.code == Some(1) && said.err.contains("pods \"nobody\" not found; if its manifest is there, longshore check"), "{said:?}");
     Ok(())
+}
+
+#[test]
+fn why_tells_of_pulls_probes_and_ends() -> Result<()> {
+    let node = node(|m| {
+        m.publish("docker.io/library/slow:1", RemoteImage { pull_ms: 600_000, ..RemoteImage::default() });
+        m.script_exec("main", &[], ExecScript { exit_code: 1, stderr: b"not yet".to_vec(), ..ExecScript::default() });
+        m.script(Subject::Image("app:1".into()), Behaviour::ignores_term());
+    })?;
+    let probe = "{ exec: { command: [ check ] }, periodSeconds: 1, failureThreshold: 2 }";
+    node.apply("probed", &format!("{{ containers: [ {{ name: main, image: 'app:1', readinessProbe: {probe} }} ] }}"))?;
+    node.apply("pulled", "{ containers: [ { name: main, image: 'slow:1' } ] }")?;
+    let says = |pod: &str, want: &str| {
+        let asked = || -> Result<_> {
+            let said = node.run(&["why", pod])?;
+            ensure!(said.out.contains(want), "{said:?}");
+            Ok(Some(said.out))
+        };
+        wait_for(&format!("why {pod} says {want:?}"), SOON, asked)
+    };
+    says("pulled", "container main: pulling image slow:1 for ")?;
+    says("probed", "container main: readiness probe failing 2/2, not ready: not yet")?;
+    node.daemon.remove("probed.yaml")?;
+    let text = says("probed", "because its manifest is gone; ")?;
+    assert!(text.contains("of its grace left") && text.contains("stop container main within 30s"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn the_supervisor_is_told_of_readiness_and_life() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let path = place.path().join("notify");
+    let supervisor = std::os::unix::net::UnixDatagram::bind(&path)?;
+    supervisor.set_read_timeout(Some(SOON))?;
+    let environment = vec![("NOTIFY_SOCKET".to_owned(), path.display().to_string()), ("WATCHDOG_USEC".to_owned(), "300000".to_owned())];
+    let _node = node_with(Options { environment, ..Options::default() }, |_| {})?;
+    let heard = || -> Result<String> {
+        let mut buffer = [0; 256];
+        let n = supervisor.recv(&mut buffer).context("the daemon says nothing")?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).trim().to_owned())
+    };
+    assert_eq!([heard()?, heard()?, heard()?], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    Ok(())
+}
+
+#[test]
+fn another_user_is_turned_away_whatever_the_mode() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let node = node(|_| {})?;
+    let socket = node.daemon.socket();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666))?;
+    // A copy where every user may reach it.
+    let open = tempfile::tempdir()?;
+    std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755))?;
+    let program = open.path().join("longshore");
+    std::fs::copy(binary()?, &program)?;
+    let mut c = Command::new(&program);
+    c.args(["get", "pods", "--socket"]).arg(&socket).uid(65534).gid(65534);
+    let Output { status, stderr, .. } = c.output()?;
+    let err = String::from_utf8_lossy(&stderr);
+    assert!(status.code() == Some(1) && err.contains("the daemon broke off"), "{err}");
+    wait_for("the daemon tells of it", SOON, || Ok::<_, &str>(node.daemon.log().contains("turned away").then_some(())))
+}
+
+#[test]
+fn a_changed_label_is_seen_by_watchers_and_services() -> Result<()> {
+    let node = node(|_| {})?;
+    node.apply("web", ONE)?;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: { name: front }\nspec: { selector: { app: new }, ports: [ { port: 80 } ] }\n";
+    node.daemon.apply("service.yaml", service)?;
+    node.wait_for_phase("web", "Running")?;
+    let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: web, labels: {{ app: new }} }}\nspec: {ONE}\n");
+    node.daemon.apply("web.yaml", &text)?;
+    let endpoints = || -> Result<_> { Ok(node.run(&["get", "ep", "front"])?.out.contains(":80").then_some(())) };
+    wait_for("the service has the pod", SOON, endpoints)
 }
 
 #[test]

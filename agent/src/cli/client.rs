@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Socket {
     /// Socket of the daemon
-    #[arg(long, env = "LONGSHORE_SOCKET", default_value = "/run/longshore/longshore.sock", value_name = "PATH", global = true)]
+    #[arg(long, env = "LONGSHORE_SOCKET", default_value = "/run/longshore/longshore.sock", value_name = "PATH")]
     pub socket: PathBuf,
 }
 

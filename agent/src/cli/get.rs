@@ -59,13 +59,34 @@ impl Get {
         if self.what.len() > 1 || self.watch {
             return Err("several kinds at once go neither with names nor with --watch".into());
         }
-        for (i, kind) in kinds.into_iter().enumerate() {
-            if i > 0 && !matches!(self.output, Some(Output::Json | Output::Name)) {
-                println!("{}", if self.output == Some(Output::Yaml) { "---" } else { "" });
+        let kinds: Vec<Resource> = kinds.into_iter().map(Resource::parse).collect::<Result<_, _>>()?;
+        let mut shown = false;
+        for resource in kinds {
+            let items = client.read::<List<Value>>(&resource.kind().path(self.namespace())).await?.items;
+            if items.is_empty() && matches!(self.output, None | Some(Output::Wide)) {
+                continue;
             }
-            self.one(&client, Resource::parse(kind)?, &[]).await?;
+            let between = match self.output {
+                None | Some(Output::Wide) => "\n",
+                Some(Output::Yaml) => "---\n",
+                Some(Output::Json | Output::Name) => "",
+            };
+            if std::mem::replace(&mut shown, true) {
+                emit(between)?;
+            }
+            self.print(resource, items, false)?;
+        }
+        if !shown {
+            self.tell_nothing();
         }
         Ok(())
+    }
+
+    fn tell_nothing(&self) {
+        match self.namespace() {
+            Some(n) => eprintln!("No resources found in {n} namespace."),
+            None => eprintln!("No resources found"),
+        }
     }
 
     fn namespace(&self) -> Option<&str> {
@@ -110,10 +131,7 @@ impl Get {
                 items.iter().map(line).collect()
             }
             None | Some(Output::Wide) if items.is_empty() => {
-                match self.namespace() {
-                    Some(n) => eprintln!("No resources found in {n} namespace."),
-                    None => eprintln!("No resources found"),
-                }
+                self.tell_nothing();
                 return Ok(());
             }
             None | Some(Output::Wide) => {

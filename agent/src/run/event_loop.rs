@@ -69,9 +69,14 @@ impl EventLoop {
         if let Event::Done { uid, job, .. } = &e {
             self.runner.finished(uid, *job);
         }
+        // Labels may change without a change of the status.
+        let defined = if let Event::SetPod(p) = &e { Some(p.uid()) } else { None };
         let effects = step(&mut self.node, e, clock::now());
         for effect in effects {
             self.carry_out(effect);
+        }
+        if let Some(uid) = defined {
+            self.tell(&uid, None);
         }
     }
 

@@ -117,7 +117,12 @@ impl Server {
             Route::Why { namespace, name } => {
                 let pod = name.clone();
                 let told = self.ask(move |n, _| why::why(n, &namespace, &pod, clock::now())).await?;
-                let told = told.ok_or_else(|| Failure::not_found(Kind::Pod, &name))?;
+                let unknown = || {
+                    let mut f = Failure::not_found(Kind::Pod, &name);
+                    f.message.push_str("; if its manifest is there, longshore check DIR tells what is wrong with it");
+                    f
+                };
+                let told = told.ok_or_else(unknown)?;
                 Ok(json(serde_json::to_vec(&told).expect("plain data serialises")))
             }
         }
