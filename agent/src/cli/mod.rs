@@ -16,7 +16,13 @@ use std::process::ExitCode;
 
 /// A node's kubelet and service proxy in one small daemon.
 #[derive(Parser)]
-#[command(name = "longshore", version, about)]
+#[command(
+    name = "longshore",
+    version,
+    about,
+    after_help = "Exit codes: 0 done; 1 failed, with the reason on standard error; 2 wrong usage; of exec, the command's own.
+The commands talk to the daemon over its socket, as root: --socket or LONGSHORE_SOCKET names another one."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

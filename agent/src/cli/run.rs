@@ -10,6 +10,12 @@ use std::process::ExitCode;
 
 /// Run the daemon
 #[derive(Args)]
+#[command(after_help = "It ends at once on SIGTERM and leaves containers running; the next one finds them again.
+
+Examples:
+  longshore run                                     all by default, as the systemd unit does
+  longshore run --manifests ./pods -v debug         another directory, and more to read
+  longshore run --dns-address 10.96.0.10 --log-json a DNS for service names, logs for machines")]
 pub struct Run {
     /// Directory of manifests: the pods, services and configuration that this machine runs
     #[arg(long, default_value = "/etc/longshore/manifests", value_name = "DIR")]
@@ -96,7 +102,17 @@ impl Run {
             }
         };
         let local = tokio::task::LocalSet::new();
-        let result = local.block_on(&runtime, assemble::run(self.options()));
+        let result = local.block_on(&runtime, async {
+            tokio::select! {
+                // First, so that a signal during the start is heard as well.
+                biased;
+                () = process::asked_to_stop() => {
+                    tracing::info!("stopping; containers run on");
+                    Ok(())
+                }
+                r = assemble::run(self.options()) => r,
+            }
+        });
         // Crash-only: what is under way is left where it is, and found again.
         drop(local);
         runtime.shutdown_background();

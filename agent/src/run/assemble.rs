@@ -82,7 +82,8 @@ pub enum AssembleError {
 
 /// Runs the daemon until it is told to stop.
 pub async fn run(o: Options) -> Result<(), AssembleError> {
-    let _locks = (Lock::take(&o.state_dir)?, Lock::take(&o.run_dir)?);
+    // Secrets pass through the state; the socket guards itself.
+    let _locks = (Lock::take(&o.state_dir, "lock", 0o700)?, Lock::take(&o.run_dir, "longshore.lock", 0o755)?);
     let client = Client::new(&client::Config::new(&o.runtime_endpoint))?;
     let (state, recovered) = StateDir::open(&o.state_dir)?;
     let state = Rc::new(state);
@@ -161,10 +162,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
-    tokio::select! {
-        () = event_loop.run() => {}
-        () = process::asked_to_stop() => tracing::info!("stopping; containers run on"),
-    }
+    event_loop.run().await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,10 +69,11 @@ fn pid(holder: &str) -> String {
 pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 
 impl Lock {
-    pub fn take(directory: &Path) -> Result<Lock, LockError> {
-        let path = directory.join("lock");
+    /// Takes the lock `name` in `directory`, which is made with `mode` when absent.
+    pub fn take(directory: &Path, name: &str, mode: u32) -> Result<Lock, LockError> {
+        let path = directory.join(name);
         let at = |source| LockError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(directory).map_err(at)?;
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(at)?;
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(at)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -147,10 +149,10 @@ mod tests {
     #[test]
     fn a_second_daemon_learns_who_holds_the_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Lock::take(dir.path()).unwrap();
-        let error = Lock::take(dir.path()).err().unwrap().to_string();
+        let held = Lock::take(dir.path(), "lock", 0o700).unwrap();
+        let error = Lock::take(dir.path(), "lock", 0o700).err().unwrap().to_string();
         assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
         drop(held);
-        assert!(Lock::take(dir.path()).is_ok());
+        assert!(Lock::take(dir.path(), "lock", 0o700).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! The socket itself: where it is, who may use it.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -10,17 +10,13 @@ pub const SOCKET: &str = "longshore.sock";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("run directory {path}: {source}")]
-    Directory { path: PathBuf, source: io::Error },
     #[error("socket {path}: {source}")]
     Socket { path: PathBuf, source: io::Error },
 }
 
-/// Makes the run directory if need be and listens in it. A socket that a daemon before us left is replaced: the
-/// lock on the directory says that it does not run any more.
+/// Listens in the run directory, which our lock on it has made. A socket that a daemon before us left is replaced: by
+/// the lock it does not run any more.
 pub fn listen(run_dir: &Path) -> Result<UnixListener, ListenError> {
-    let directory = |source| ListenError::Directory { path: run_dir.to_owned(), source };
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).map_err(directory)?;
     let path = run_dir.join(SOCKET);
     let socket = |source| ListenError::Socket { path: path.clone(), source };
     // Bound beside its place and moved over it: nobody ever meets an open mode or a missing socket.
