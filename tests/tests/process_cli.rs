@@ -86,7 +86,8 @@ struct Said {
 }
 
 fn run(socket: &str, arguments: &[&str]) -> Result<Said> {
-    let Output { status, stdout, stderr } = Command::new(binary()?).args(arguments).args(["--socket", socket]).output()?;
+    let Output { status, stdout, stderr } =
+        Command::new(binary()?).arg(arguments[0]).args(["--socket", socket]).args(&arguments[1..]).output()?;
     let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
     Ok(Said { code: status.code(), out: text(stdout), err: text(stderr) })
 }
@@ -145,6 +146,18 @@ fn mistakes_are_told_with_their_remedy() -> Result<()> {
     assert!(said.code == Some(1) && said.err.contains("there are: pods (po)"), "{said:?}");
     let said = node.run(&["get", "pods", "-n", "empty"])?;
     assert_eq!((said.code, said.err.trim()), (Some(0), "No resources found in empty namespace."));
+    node.apply("lost", "{ containers: [ { name: main, image: 'lost:1' } ] }")?;
+    let pull_fails = || -> Result<_> {
+        let said = node.run(&["logs", "lost"])?;
+        ensure!(said.err.contains("container \"main\" in pod \"lost\" is waiting to start: trying and failing to pull image"), "{said:?}");
+        Ok(Some(said.code))
+    };
+    assert_eq!(wait_for("the pull fails", SOON, pull_fails)?, Some(1));
+    let said = node.run(&["exec", "lost", "--", "ls"])?;
+    assert!(
+        said.code == Some(1) && said.err.contains("container not found (\"main\")") && said.err.contains("longshore why lost"),
+        "{said:?}"
+    );
     let said = run("/nowhere/longshore.sock", &["get", "pods"])?;
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("/nowhere/longshore.sock") && said.err.contains("systemctl start longshore"), "{said:?}");

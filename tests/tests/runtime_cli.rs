@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use longshore_tests::lab::daemon::{Options, binary};
 use longshore_tests::lab::{Daemon, Lab, containerd, image};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -107,6 +108,33 @@ fn logs_are_followed_over_a_restart() -> Result<()> {
         ensure!(times[0] < times[1], "{times:?}");
         child.kill()?;
         child.wait()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn other_protocols_pass_through_to_the_runtime() -> Result<()> {
+    on_every_runtime(|daemon| {
+        daemon.apply("web.yaml", &manifest("web", "trap exit TERM; while :; do sleep 1; done"))?;
+        daemon.wait_until_ready(("default", "web"), SOON)?;
+        let mut socket = UnixStream::connect(daemon.socket())?;
+        socket.set_read_timeout(Some(SOON))?;
+        let path = "/api/v1/namespaces/default/pods/web/exec?command=echo&command=over+there&stdout=true";
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let asked = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+        );
+        socket.write_all(asked.as_bytes())?;
+        // Channel 1 is standard output; channel 3 tells how the command ended.
+        let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
+        let has = |heard: &[u8], what: &[u8]| heard.windows(what.len()).any(|w| w == what);
+        while !(has(&heard, b"\x01over there\n") && has(&heard, b"\x03{\"metadata\":{},\"status\":\"Success\"")) {
+            let n = socket.read(&mut chunk)?;
+            ensure!(n > 0, "it ended with {}", String::from_utf8_lossy(&heard));
+            heard.extend_from_slice(&chunk[..n]);
+        }
+        ensure!(heard.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&heard));
         Ok(())
     })
 }

@@ -258,3 +258,76 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_says_the_same_as_json_to_old_readers_too() {
+        let tricky = [
+            "yes",
+            "no",
+            "on",
+            "off",
+            "y",
+            "N",
+            "true",
+            "null",
+            "~",
+            "",
+            "1",
+            "1.5",
+            "1e3",
+            "0x1f",
+            "010",
+            "0o10",
+            "1_000",
+            "12:30:45",
+            "2026-11-20",
+            "2026-11-20T10:00:00Z",
+            "a: b",
+            "- x",
+            "#c",
+            "a #b",
+            "two\nlines\n",
+            "tab\t",
+            " led",
+            "trail ",
+            "{x}",
+            "[x]",
+            "*a",
+            "&a",
+            "!t",
+            "%d",
+            "@x",
+            "`x`",
+            "'q'",
+            "\"q\"",
+            "back\\slash",
+            "ü",
+            "key:",
+            "?",
+            "-",
+            "=",
+            "<<",
+            "|",
+            ">",
+            ".inf",
+            ".nan",
+            "-",
+            "---",
+            "...",
+            "\u{1}",
+        ];
+        let v = serde_json::json!({"list": tricky.as_slice(), "map": {"yes": "a", "1": {"": []}, "x": {}}, "n": [1, -2, 1.5, true, null]});
+        let Ok(text) = yaml(&v) else { panic!("no YAML") };
+        let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: false };
+        let back: Value = serde_saphyr::from_str_with_options(&text, options).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(back, v, "{text}");
+        // What a reader of YAML 1.1 takes for something else than text stands in quotes.
+        for word in ["yes", "no", "on", "off", "y", "N", "12:30:45", "1_000", "010", "2026-11-20", "=", "<<"] {
+            assert!(!text.contains(&format!("- {word}\n")), "{word} stands bare in\n{text}");
+        }
+    }
+}
