@@ -20,6 +20,8 @@ pub mod orphan;
 pub mod probing;
 pub mod reconcile;
 pub mod results;
+#[cfg(test)]
+mod simulator;
 pub mod state;
 mod step;
 

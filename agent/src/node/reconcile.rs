@@ -34,6 +34,10 @@ pub(super) fn reconcile(s: &mut NodeState, uid: &PodUid, now: Now, out: &mut Vec
         // Nothing is decided while the runtime does not answer: a snapshot may be of another life.
         return;
     }
+    if e.verdicts.retry_end.is_some_and(|at| at > now.mono) {
+        // What failed a moment ago would fail again.
+        return tell_status(s, uid, now, out);
+    }
     settle(s, uid, now, out);
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Pause after a failed piece of work; the kubelet resyncs a failed pod after as long.
 const RETRY: Duration = Duration::from_secs(10);
+/// Pause after a kill or a clean-up that failed: soon, because something is to be gone.
+const RETRY_END: Duration = Duration::from_secs(2);
 const PULL_INITIAL: Duration = Duration::from_secs(10);
 const PULL_MAX: Duration = Duration::from_secs(300);
 
@@ -87,10 +89,10 @@ fn failed(e: &mut PodEntry, w: Work, f: Failure, now: Now, out: &mut Vec<Effect>
         Work::Resume { name, .. } => start_failed(e, &name, &f, failure(), out),
         Work::Kill(_) | Work::StopSandbox { .. } => {
             out.push(event(&pod, None, true, "FailedKillPod", format!("error killing pod: {}", f.message)));
-            e.verdicts.retry_end = Some(now.mono + RETRY);
+            e.verdicts.retry_end = Some(now.mono + RETRY_END);
         }
         Work::RemoveSandbox { .. } | Work::RemoveContainer { .. } | Work::TearDown(_) | Work::RecordOutcome { .. } => {
-            e.verdicts.retry_end = Some(now.mono + RETRY);
+            e.verdicts.retry_end = Some(now.mono + RETRY_END);
         }
     }
 }

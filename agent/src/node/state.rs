@@ -132,7 +132,8 @@ impl NodeState {
 
     /// When `step` wants to be called with a tick, if nothing happens before.
     pub fn next_wake(&self) -> Option<Mono> {
-        self.pods.values().filter_map(PodEntry::next_wake).min()
+        let planning = self.runtime_error.is_none();
+        self.pods.values().filter_map(|e| e.next_wake(planning)).min()
     }
 
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<&PodEntry> {
@@ -189,15 +190,22 @@ impl PodEntry {
     }
 
     pub(super) fn wakes_by(&self, now: Mono) -> bool {
-        self.next_wake().is_some_and(|t| t <= now)
+        self.next_wake(true).is_some_and(|t| t <= now)
     }
 
-    fn next_wake(&self) -> Option<Mono> {
+    /// Its snapshot says what is now, and nothing is under way that would change it.
+    fn can_be_planned(&self) -> bool {
+        self.job.is_none() && !self.observing && self.as_of.is_some_and(|t| t >= self.not_before)
+    }
+
+    /// `planning` is false while the runtime does not answer: then a wait that is over changes nothing.
+    fn next_wake(&self, planning: bool) -> Option<Mono> {
         let wait = match &self.plan.step {
-            Step::Wait { until } if self.job.is_none() => *until,
+            _ if !planning || !self.can_be_planned() => None,
+            Step::Wait { until } => *until,
             // A start may succeed while another container of the pod waits.
             Step::Act(_) => self.plan.waits.iter().filter_map(|w| w.until).min(),
-            _ => None,
+            Step::Converged => None,
         };
         [wait, self.probes.next_due(), self.deadline(), self.pull_shown, self.verdicts.retry_end].into_iter().flatten().min()
     }

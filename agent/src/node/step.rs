@@ -54,10 +54,10 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             s.services = list;
             BTreeSet::new()
         }
-        Event::Relisted(list) => relisted(s, list, now),
+        Event::Relisted(list) => relisted(s, list, now, out),
         Event::Observed(o) => {
             let uid = PodUid(o.pod.uid.clone());
-            observe(s, &uid, *o);
+            observe(s, &uid, *o, out);
             only(uid)
         }
         Event::ObserveFailed { uid, message } => {
@@ -225,7 +225,8 @@ fn uses(pod: &Pod, kind: Referent, namespace: &str, name: &str) -> bool {
 
 /// Files of configuration follow their objects while the pod runs. A missing object leaves them as they are.
 fn refresh_volumes(s: &NodeState, uid: &PodUid, out: &mut Vec<Effect>) {
-    let Some(e) = s.pods.get(uid).filter(|e| matches!(e.verdicts.host, crate::plan::Host::Ready)) else { return };
+    let runs = |e: &&PodEntry| matches!(e.desired.life, Life::Running) && e.observed.sandbox().is_some_and(|s| s.ready);
+    let Some(e) = s.pods.get(uid).filter(runs) else { return };
     let pod = &*e.desired.pod;
     let ips = status::pod_ips(pod, &e.observed, &s.facts);
     let ctx = Context { pod, config: &s.config, node: &s.facts, objects: &s.objects, services: &[], pod_ips: &ips };
@@ -236,18 +237,23 @@ fn refresh_volumes(s: &NodeState, uid: &PodUid, out: &mut Vec<Effect>) {
     }
 }
 
-fn observe(s: &mut NodeState, uid: &PodUid, o: Observation) {
+fn observe(s: &mut NodeState, uid: &PodUid, o: Observation, out: &mut Vec<Effect>) {
     let Some(e) = s.pods.get_mut(uid) else { return };
     e.observing = false;
     if o.began < e.not_before || e.as_of.is_some_and(|t| t > o.began) {
         return;
     }
+    let first = e.as_of.is_none();
     e.observed = o.pod;
     e.as_of = Some(o.began);
     e.messages = o.messages;
+    if first {
+        // Its configuration may have changed while nobody watched.
+        refresh_volumes(s, uid, out);
+    }
 }
 
-fn relisted(s: &mut NodeState, list: Vec<Observation>, now: Now) -> BTreeSet<PodUid> {
+fn relisted(s: &mut NodeState, list: Vec<Observation>, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
     s.listed = true;
     let Some(began) = list.iter().map(|o| o.began).min().or(Some(now.mono)) else { return BTreeSet::new() };
     let mut dirty = BTreeSet::new();
@@ -264,7 +270,7 @@ fn relisted(s: &mut NodeState, list: Vec<Observation>, now: Now) -> BTreeSet<Pod
         }
         let changed = s.pods.get(&uid).is_some_and(|e| e.as_of.is_none() || e.observed != o.pod);
         if changed && s.pods.get(&uid).is_some_and(|e| e.job.is_none()) {
-            observe(s, &uid, o);
+            observe(s, &uid, o, out);
             dirty.insert(uid);
         }
     }
@@ -299,7 +305,7 @@ fn done(
     e.not_before = observation.as_ref().map_or(now.mono, |o| o.began);
     let gone = results::job(e, results, now, out);
     if let Some(o) = observation {
-        observe(s, uid, *o);
+        observe(s, uid, *o, out);
     }
     if !gone {
         return only(uid.clone());

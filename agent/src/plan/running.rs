@@ -77,15 +77,6 @@ fn initializing_waits(pod: &Pod) -> Vec<Wait> {
 
 fn in_sandbox(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now) -> Plan {
     let pod = &*d.pod;
-    // After a restart of the daemon the directories are looked at again before anything new starts.
-    if !matches!(v.host, Host::Ready) {
-        if let Host::Failed { message, retry } = &v.host
-            && *retry > now.mono
-        {
-            return Plan::act(Vec::new(), vec![Wait::pod(WaitReason::Host { message: message.clone() }, Some(*retry))]);
-        }
-        return Plan::act(vec![Action::SetUp], Vec::new());
-    }
     let mut pass = Pass::default();
     duplicates(pod, o, &mut pass);
     ephemeral(d, o, v, now, &mut pass);
@@ -108,7 +99,24 @@ fn in_sandbox(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now) -> Plan {
     if pass.actions.is_empty() {
         pass.actions = dead_records(pod, o);
     }
+    set_up_first(v, now, &mut pass);
     Plan::act(pass.actions, pass.waits)
+}
+
+/// Nothing starts before this process has looked at the pod's directories and cgroup; a pod that needs no
+/// start is left alone, so that a restart of the daemon writes nothing.
+fn set_up_first(v: &Verdicts, now: Now, pass: &mut Pass) {
+    let starts = |a: &Action| matches!(a, Action::StartContainer { .. } | Action::ResumeContainer { .. });
+    if matches!(v.host, Host::Ready) || !pass.actions.iter().any(starts) {
+        return;
+    }
+    pass.actions.retain(|a| !starts(a));
+    match &v.host {
+        Host::Failed { message, retry } if *retry > now.mono => {
+            pass.waits.push(Wait::pod(WaitReason::Host { message: message.clone() }, Some(*retry)));
+        }
+        _ => pass.actions.insert(0, Action::SetUp),
+    }
 }
 
 /// Two running containers of one name must never be; the older one goes.
