@@ -195,6 +195,7 @@ fn expand(s: &NodeState, e: &PodEntry, ctx: &Context<'_>, action: &Action, now: 
                 grace: *grace,
                 pre_stop: hook.map(|(c, h)| hooks::hook(h, c, ctx.pod_ips.first().copied())),
                 message: why.message(name, init, pod.spec.restart_policy != crate::pod::RestartPolicy::Never),
+                restarts: why.is_restart(),
             }))
         }
         Action::RemoveContainer { name, id } => {

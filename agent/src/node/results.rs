@@ -52,8 +52,16 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
             e.verdicts.failures.remove(&name);
             out.push(event(&pod, Some(&name), false, "Started", "Container started".into()));
         }
-        Work::Kill(k) if f.hook_failed => {
-            out.push(event(&pod, Some(&k.name), true, "FailedPreStopHook", "PreStopHook failed".into()));
+        Work::Kill(k) => {
+            if k.restarts {
+                e.verdicts.restart.insert(k.id.clone());
+            }
+            if f.hook_failed {
+                out.push(event(&pod, Some(&k.name), true, "FailedPreStopHook", "PreStopHook failed".into()));
+            }
+        }
+        Work::RemoveContainer { id, .. } => {
+            e.verdicts.restart.remove(&id);
         }
         Work::RecordOutcome { status, .. } => {
             e.verdicts.finished_before = true;
@@ -67,7 +75,7 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
             e.verdicts.host = Host::Gone;
             return t.logs.is_some();
         }
-        Work::Kill(_) | Work::StopSandbox { .. } | Work::RemoveSandbox { .. } | Work::RemoveContainer { .. } => {}
+        Work::StopSandbox { .. } | Work::RemoveSandbox { .. } => {}
     }
     false
 }

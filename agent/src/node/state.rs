@@ -195,7 +195,7 @@ impl PodEntry {
 
     /// Its snapshot says what is now, and nothing is under way that would change it.
     fn can_be_planned(&self) -> bool {
-        self.job.is_none() && !self.observing && self.as_of.is_some_and(|t| t >= self.not_before)
+        self.job.is_none() && !self.observing && self.verdicts.retry_end.is_none() && self.as_of.is_some_and(|t| t >= self.not_before)
     }
 
     /// `planning` is false while the runtime does not answer: then a wait that is over changes nothing.

@@ -40,6 +40,7 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
         Event::RemovePod(uid) => remove_pod(s, &uid, TerminationCause::Deleted, now, out),
         Event::SourcesReady => {
             s.sources_ready = true;
+            forget_strangers(s, out);
             all(s)
         }
         Event::SetConfig { kind, namespace, name, data } => {
@@ -237,6 +238,22 @@ fn refresh_volumes(s: &NodeState, uid: &PodUid, out: &mut Vec<Effect>) {
     }
 }
 
+/// Records of pods that neither a source nor the runtime knows: they ended while nobody watched.
+fn forget_strangers(s: &mut NodeState, out: &mut Vec<Effect>) {
+    if !s.sources_ready || !s.listed {
+        return;
+    }
+    let queued: BTreeSet<PodUid> = s.queued.values().map(|p| p.uid()).collect();
+    let strangers = std::mem::take(&mut s.recovered);
+    for (uid, r) in strangers {
+        if queued.contains(&uid) {
+            s.recovered.insert(uid, r);
+        } else {
+            out.push(Effect::Forget { uid });
+        }
+    }
+}
+
 fn observe(s: &mut NodeState, uid: &PodUid, o: Observation, out: &mut Vec<Effect>) {
     let Some(e) = s.pods.get_mut(uid) else { return };
     e.observing = false;
@@ -274,6 +291,7 @@ fn relisted(s: &mut NodeState, list: Vec<Observation>, now: Now, out: &mut Vec<E
             dirty.insert(uid);
         }
     }
+    forget_strangers(s, out);
     for (uid, e) in &mut s.pods {
         if seen.contains(uid) || e.job.is_some() || began < e.not_before {
             continue;

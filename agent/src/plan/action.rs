@@ -93,7 +93,7 @@ impl KillReason {
 
     /// Whether the container is wanted again afterwards: its preStop hook runs either way.
     pub fn is_restart(self) -> bool {
-        !matches!(self, KillReason::PodEnds)
+        !matches!(self, KillReason::PodEnds | KillReason::Duplicate)
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Verdicts {
     pub host_ip: Option<std::net::IpAddr>,
     /// When the pod's active deadline passes.
     pub deadline: Option<Mono>,
+    /// Containers, by id, that were ended to be started anew whatever their exit code says.
+    pub restart: std::collections::BTreeSet<Box<str>>,
     /// A piece of the pod's end failed: not again before this.
     pub retry_end: Option<Mono>,
 }

@@ -2,7 +2,7 @@
 
 use super::{Action, DesiredPod, Host, KillReason, Plan, Verdict, Verdicts, Wait, WaitReason};
 use super::{backoff, images, init, sandbox, terminating, view};
-use crate::pod::{Container, ContainerKind, Pod, RestartPolicy};
+use crate::pod::{Container, Pod};
 use crate::time::Now;
 use longshore_cri::snapshot::{ContainerState, ObservedContainer, ObservedPod};
 
@@ -17,7 +17,7 @@ pub(super) struct Pass {
 
 pub(super) fn plan(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now) -> Plan {
     let pod = &*d.pod;
-    match sandbox::need(pod, o) {
+    match sandbox::need(pod, o, v) {
         sandbox::Need::Nothing => terminating::complete(d, o),
         sandbox::Need::Create { attempt } => create_sandbox(pod, o, v, attempt, now),
         sandbox::Need::Keep => in_sandbox(d, o, v, now),
@@ -91,7 +91,8 @@ fn in_sandbox(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now) -> Plan {
             for c in &pod.spec.containers {
                 main(d, o, v, c, now, &mut pass);
             }
-            if pass.alive == 0 && pass.actions.is_empty() {
+            if pass.alive == 0 {
+                // Sidecars and ephemeral containers do not keep a pod alive.
                 return terminating::complete(d, o);
             }
         }
@@ -162,8 +163,7 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
             pass.actions.push(kill(pod, record, KillReason::StateUnknown));
         }
         ContainerState::Exited(exit) => {
-            if view::restarts(pod, ContainerKind::Main, spec, exit) || view::definition_changed(spec, record) && restarts_at_all(pod, spec)
-            {
+            if view::runs_again(pod, spec, record, exit, v) {
                 pass.alive += 1;
                 start(d, o, v, spec, now, pass);
             } else {
@@ -171,10 +171,6 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
             }
         }
     }
-}
-
-fn restarts_at_all(pod: &Pod, spec: &Container) -> bool {
-    spec.restart_policy.map_or(pod.spec.restart_policy != RestartPolicy::Never, |p| p != crate::pod::ContainerRestartPolicy::Never)
 }
 
 /// Why a running container has to be stopped, if it has to.

@@ -28,7 +28,7 @@ pub(super) fn plan(d: &DesiredPod, t: &Termination, o: &ObservedPod, v: &Verdict
         return Plan::act(vec![Action::RecordOutcome], Vec::new());
     }
     if t.removes_the_pod() {
-        return forget(o, v);
+        return forget(o);
     }
     match v.host {
         Host::Gone => Plan::converged(),
@@ -68,11 +68,12 @@ pub(super) fn complete(d: &DesiredPod, o: &ObservedPod) -> Plan {
     Plan::act(vec![Action::RecordOutcome], Vec::new())
 }
 
-fn forget(o: &ObservedPod, v: &Verdicts) -> Plan {
+fn forget(o: &ObservedPod) -> Plan {
     let containers = o.containers.iter().map(|c| Action::RemoveContainer { name: c.name.clone(), id: c.id.clone() });
     let mut actions: Vec<Action> = containers.collect();
     actions.extend(o.sandboxes.iter().map(|s| Action::RemoveSandbox { id: s.id.clone() }));
-    if actions.is_empty() && !matches!(v.host, Host::Gone) {
+    if actions.is_empty() {
+        // Also after an earlier one that kept the logs: this one ends with the pod forgotten.
         actions.push(Action::TearDown { forget: true });
     }
     Plan::act(actions, Vec::new())

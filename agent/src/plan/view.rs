@@ -1,7 +1,8 @@
 //! The runtime's records read with the spec in hand: which record is current, what state it is in.
 
+use super::Verdicts;
 use super::backoff::LastRun;
-use crate::pod::{Container, ContainerKind, Pod, PodUid};
+use crate::pod::{Container, ContainerKind, ContainerRestartPolicy, Pod, PodUid, RestartPolicy};
 use crate::time::Wall;
 use longshore_cri::labels::container_hash;
 use longshore_cri::snapshot::{ContainerState, Exit, ObservedContainer, ObservedPod};
@@ -52,6 +53,16 @@ pub fn restarts(pod: &Pod, kind: ContainerKind, spec: &Container, exit: &Exit) -
         ContainerKind::Init => spec.restarts_after(pod.spec.restart_policy, exit.exit_code.max(1)),
         ContainerKind::Main => spec.restarts_after(pod.spec.restart_policy, exit.exit_code),
     }
+}
+
+/// Whether a main container that has ended is to run again: its policy says so, its definition changed, or we
+/// ended it ourselves to start it anew.
+pub fn runs_again(pod: &Pod, spec: &Container, record: &ObservedContainer, exit: &Exit, v: &Verdicts) -> bool {
+    let never = match spec.restart_policy {
+        Some(p) => p == ContainerRestartPolicy::Never,
+        None => pod.spec.restart_policy == RestartPolicy::Never,
+    };
+    restarts(pod, ContainerKind::Main, spec, exit) || !never && (definition_changed(spec, record) || v.restart.contains(&record.id))
 }
 
 /// Any main container was created in the sandbox in use: initialisation is over.

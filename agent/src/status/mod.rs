@@ -78,9 +78,20 @@ pub fn status(i: &Input<'_>) -> PodStatus {
         s.reason = "DeadlineExceeded".into();
         s.message = "Pod was active on the node longer than the specified deadline".into();
     }
+    delay_the_end(i, &mut s);
     addresses(i, &mut s);
     conditions::fill(i, &mut s);
     s
+}
+
+/// A pod is not over while something of it runs: its ports and volumes are still taken.
+fn delay_the_end(i: &Input<'_>, s: &mut PodStatus) {
+    let before = i.previous.map_or(Phase::Pending, |p| p.phase);
+    if s.phase.is_terminal() && !before.is_terminal() && i.observed.running().next().is_some() {
+        s.phase = if before == Phase::Pending { Phase::Running } else { before };
+        s.reason = i.previous.map(|p| p.reason.clone()).unwrap_or_default();
+        s.message = i.previous.map(|p| p.message.clone()).unwrap_or_default();
+    }
 }
 
 fn addresses(i: &Input<'_>, s: &mut PodStatus) {

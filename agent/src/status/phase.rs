@@ -29,7 +29,7 @@ pub(super) fn phase(i: &Input<'_>, s: &PodStatus, over: bool) -> Phase {
         match kind {
             ContainerKind::Init => init(pod, spec, status, &mut n),
             ContainerKind::Sidecar => sidecar(status, &mut n),
-            ContainerKind::Main => main(pod, spec, status, &mut n),
+            ContainerKind::Main => main(i, spec, status, &mut n),
             ContainerKind::Ephemeral => {}
         }
     }
@@ -90,7 +90,7 @@ fn sidecar(status: Option<&ContainerStatus>, n: &mut Count) {
     }
 }
 
-fn main(pod: &Pod, spec: &Container, status: Option<&ContainerStatus>, n: &mut Count) {
+fn main(i: &Input<'_>, spec: &Container, status: Option<&ContainerStatus>, n: &mut Count) {
     let Some(s) = status else { return n.unknown += 1 };
     if s.state.running.is_some() {
         n.running += 1;
@@ -100,7 +100,9 @@ fn main(pod: &Pod, spec: &Container, status: Option<&ContainerStatus>, n: &mut C
         Some((code, _)) => {
             n.stopped += 1;
             n.succeeded += usize::from(code == 0);
-            n.stopped_for_good += usize::from(!spec.restarts_after(pod.spec.restart_policy, code));
+            let pod = &*i.desired.pod;
+            let again = i.observed.container(&spec.name).and_then(|r| Some(view::runs_again(pod, spec, r, r.state.exit()?, i.verdicts)));
+            n.stopped_for_good += usize::from(!again.unwrap_or_else(|| spec.restarts_after(pod.spec.restart_policy, code)));
         }
         None if s.state.waiting.is_some() => n.waiting += 1,
         None => n.unknown += 1,

@@ -107,6 +107,8 @@ pub struct Kill {
     pub grace: u32,
     pub pre_stop: Option<hooks::Hook>,
     pub message: String,
+    /// To be started anew afterwards, whatever code it leaves.
+    pub restarts: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -70,7 +70,7 @@ pub(super) fn effect(w: &mut World, e: &Effect) {
 /// When something is done to the runtime.
 pub(super) fn act(w: &World, uid: &PodUid, work: &Work) {
     let Work::Start(s) = work else { return };
-    assert!(!w.laws.over.contains_key(uid), "a finished pod runs again");
+    assert!(!w.laws.over.contains_key(uid), "a finished pod runs again: {} {:?}", w.describe(uid), s.name);
     assert!(w.laws.host.contains(uid), "a container starts before its directories are there");
     let Some(pod) = w.wanted.get(uid) else { return };
     let Some(observed) = w.model.observe(uid.as_str()) else { return };

@@ -99,7 +99,7 @@ fn removed_pods_leave_nothing_behind() {
             w.remove_all();
             w.settle();
             assert!(w.model.observe_all().is_empty(), "containers are left: {:?}", w.model.observe_all());
-            assert!(w.node.pods.is_empty() && w.persisted.is_empty(), "records are left: {:?}", w.persisted.keys());
+            assert!(w.node.pods.is_empty() && w.persisted.is_empty(), "records are left: {:?} {:#?}", w.persisted, w.course);
         });
     }
 }

@@ -24,6 +24,9 @@ const START: i64 = 1_700_000_000_000_000_000;
 /// for the largest back-offs.
 const PATIENCE: i64 = 3_600_000 * MS;
 
+/// A world in which the daemon dies more often never gets anywhere.
+const DEATHS: u64 = 30;
+
 enum Pending {
     Deliver(Event),
     /// The next piece of a job, with what came of the ones before.
@@ -43,6 +46,7 @@ pub(super) struct World {
     /// Percent of calls that fail, and of steps after which the daemon dies.
     pub faults: u64,
     pub crashes: u64,
+    deaths: u64,
     /// Everything the runtime was asked to do, for comparing courses.
     pub course: Vec<String>,
     pub laws: laws::Memory,
@@ -100,6 +104,7 @@ impl World {
             does: BTreeMap::new(),
             faults: 8,
             crashes: 0,
+            deaths: 0,
             course: Vec::new(),
             laws: laws::Memory::default(),
             now: START,
@@ -136,6 +141,7 @@ impl World {
     }
 
     fn boot(&mut self) {
+        self.deaths += 1;
         self.queue.clear();
         self.cancelled.clear();
         self.node = NodeState::new(NodeConfig { started: Wall(self.now), ..config() }, facts(), self.persisted.clone());
@@ -272,8 +278,18 @@ impl World {
         self.runtime_events();
     }
 
-    /// Who wants to be woken at once, and what for.
+    /// One pod, for messages.
+    pub fn describe(&self, uid: &PodUid) -> String {
+        let e = self.node.pods.get(uid);
+        let containers =
+            self.model.observe(uid.as_str()).map(|o| o.containers.iter().map(|c| (c.name.clone(), c.state.clone())).collect::<Vec<_>>());
+        let course: Vec<&String> = self.course.iter().filter(|c| c.contains(uid.as_str())).collect();
+        format!("{:?} {:?} {:?} {containers:?} {course:#?}", e.map(|e| &e.desired.life), e.map(|e| &e.plan), e.map(|e| &e.status))
+    }
+
+    /// Who wants to be woken at once, and what for; what was done last.
     fn unrest(&self) -> Vec<String> {
+        eprintln!("the last that was done:\n{}", self.course[self.course.len().saturating_sub(30)..].join("\n"));
         let soon = self.now().mono + Duration::from_secs(1);
         let plans = self.node.pods.values().filter(|e| e.wakes_by(soon));
         plans.map(|e| format!("{} {:?} {:?} {:?}", e.desired.pod.metadata.name, e.desired.life, e.plan, e.verdicts)).collect()
@@ -315,7 +331,7 @@ impl World {
         let now = self.now();
         let effects = step(&mut self.node, e, now);
         // The daemon may die between any two effects.
-        let dies = self.random.chance(self.crashes).then(|| self.random.below(effects.len() as u64 + 1) as usize);
+        let dies = (self.deaths < DEATHS && self.random.chance(self.crashes)).then(|| self.random.below(effects.len() as u64 + 1) as usize);
         for (i, effect) in effects.into_iter().enumerate() {
             if dies == Some(i) {
                 return self.boot();
