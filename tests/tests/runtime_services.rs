@@ -1,14 +1,16 @@
 //! Services in front of real pods, asked from everywhere: outside, the node, a pod, and the pod itself.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use longshore_tests::lab::daemon::Options;
 use longshore_tests::lab::net::{NODE_V4, NODE_V6, Namespace};
 use longshore_tests::lab::wait::wait_for;
-use longshore_tests::lab::{Daemon, Lab, image, pods};
+use longshore_tests::lab::{Daemon, Lab, Running, image, pods};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(3);
@@ -125,4 +127,61 @@ fn a_pod_that_is_not_ready_gets_no_new_connections() -> Result<()> {
     }
     daemon.remove("alpha.yaml")?;
     wait_for_answers(outside, cluster()[0], &["beta"], &daemon)
+}
+
+/// Everything that happens to the node's rules, as `nft monitor` prints it, until it is stopped.
+fn watch_rules(lab: &Lab) -> Result<Running> {
+    let mut command = Command::new("nft");
+    command.arg("monitor");
+    let log = lab.home.base().join("nft-monitor.log");
+    let monitor = Running::start(command, &log, Some(&lab.network.node), &(lab.home.cgroup() + "/monitor"))?;
+    let node = &lab.network.node;
+    // It listens once it shows a change: these are not the daemon's.
+    wait_for("the monitor has begun", SOON, || -> Result<_> {
+        node.run(&["nft", "add", "table", "ip", "probe"])?;
+        node.run(&["nft", "delete", "table", "ip", "probe"])?;
+        Ok(monitor.output().contains("probe").then_some(()))
+    })?;
+    Ok(monitor)
+}
+
+#[test]
+fn no_connection_notices_that_the_daemon_was_killed() -> Result<()> {
+    let lab = Lab::up()?;
+    let mut daemon = start(&lab)?;
+    let outside = &lab.network.outside[0].namespace;
+    for to in cluster() {
+        wait_for_answers(outside, to, &["alpha", "beta"], &daemon)?;
+    }
+    let monitor = watch_rules(&lab)?;
+    let over = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| -> Result<usize> {
+        let client = scope.spawn(|| -> Result<usize> {
+            let mut asked = 0;
+            while !over.load(Ordering::Relaxed) {
+                for to in cluster() {
+                    let begun = Instant::now();
+                    outside.get(to, "/hostname", ANSWER).with_context(|| format!("request {asked}"))?;
+                    // A lost packet is sent again after a second.
+                    ensure!(begun.elapsed() < Duration::from_millis(900), "request {asked} to {to} lost a packet");
+                    asked += 1;
+                }
+            }
+            Ok(asked)
+        });
+        daemon.kill_nine();
+        daemon.spawn()?;
+        // What it has done about a new pod it has done about the old ones too.
+        daemon.apply("gamma.yaml", &pod("gamma"))?;
+        let settled = wait_for_answers(&lab.network.node, cluster()[0], &["alpha", "beta", "gamma"], &daemon);
+        over.store(true, Ordering::Relaxed);
+        let asked = client.join().expect("the client does not panic");
+        settled.and(asked)
+    })?;
+    assert!(asked > 100, "only {asked} requests");
+    let changes = monitor.output();
+    let bad = |line: &&str| line.contains("refused-ips {") || line.starts_with("delete") && line.contains("endpoint-ips { 10.96.1.80");
+    let bad: Vec<&str> = changes.lines().filter(bad).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    Ok(())
 }

@@ -44,7 +44,10 @@ pub struct Lone {
     manual_slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     pods: BTreeMap<PodUid, PodFacts>,
-    synced: bool,
+    /// The directory was read once.
+    objects_known: bool,
+    /// The node has told of all its pods once.
+    pods_known: bool,
 }
 
 impl Lone {
@@ -59,7 +62,8 @@ impl Lone {
             manual_slices: BTreeMap::new(),
             slices: BTreeMap::new(),
             pods: BTreeMap::new(),
-            synced: false,
+            objects_known: false,
+            pods_known: false,
         }
     }
 
@@ -80,11 +84,28 @@ impl Lone {
         self.give_addresses(&mut out);
         let all: Vec<ObjectName> = self.services.keys().cloned().collect();
         self.refresh_slices(all, &mut out);
-        if !self.synced {
-            self.synced = true;
-            out.push(Output::Dataplane(Change::Synced));
+        if !self.objects_known {
+            self.objects_known = true;
+            self.sync(&mut out);
         }
         out
+    }
+
+    /// The node has told of all its pods: what was said is all there is. Nothing is programmed before, or
+    /// a restart of the daemon would take the endpoints of every service away for a moment.
+    pub fn all_pods_told(&mut self) -> Vec<Output> {
+        let mut out = Vec::new();
+        if !self.pods_known {
+            self.pods_known = true;
+            self.sync(&mut out);
+        }
+        out
+    }
+
+    fn sync(&self, out: &mut Vec<Output>) {
+        if self.objects_known && self.pods_known {
+            out.push(Output::Dataplane(Change::Synced));
+        }
     }
 
     /// A pod changed, or went.
@@ -125,7 +146,7 @@ impl Lone {
         for name in self.services.keys().filter(|n| !fresh.contains_key(*n)) {
             out.push(Output::Dataplane(Change::DeleteService { namespace: name.namespace.to_string(), name: name.name.to_string() }));
         }
-        if self.services != fresh || !self.synced {
+        if self.services != fresh || !self.objects_known {
             self.services = fresh;
             out.push(Output::Environment(Arc::new(self.environment())));
         }

@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// A container that was running this long before the daemon started is adopted: no verdict is assumed.
-const ADOPTED_BEFORE: Duration = Duration::from_secs(10);
-
 /// Machines by container id and kind.
 #[derive(Clone, Debug, Default)]
 pub struct Probes {
@@ -57,8 +54,7 @@ pub(super) fn refresh(e: &mut PodEntry, config: &NodeConfig, now: Now) {
     let ending = !matches!(e.desired.life, Life::Running);
     let pod = e.desired.pod.clone();
     let mut live: Vec<Box<str>> = Vec::new();
-    for (kind, c) in pod.containers().filter(|(k, _)| matches!(k, ContainerKind::Main | ContainerKind::Sidecar)) {
-        let _ = kind;
+    for (_, c) in pod.containers().filter(|(k, _)| matches!(k, ContainerKind::Main | ContainerKind::Sidecar)) {
         let Some(record) = e.observed.container(&c.name).cloned() else { continue };
         let ContainerState::Running { started_at } = record.state else { continue };
         live.push(record.id.clone());
@@ -66,8 +62,7 @@ pub(super) fn refresh(e: &mut PodEntry, config: &NodeConfig, now: Now) {
             let Some(p) = probe_of(c, probe_kind) else { continue };
             let key = (record.id.clone(), probe_kind);
             if !e.probes.machines.contains_key(&key) {
-                let was_started = previously_started(e, &c.name, &record);
-                let machine = machine(probe_kind, p, Wall(started_at), config, now, was_started);
+                let machine = machine(probe_kind, p, Wall(started_at), config, now);
                 e.probes.machines.insert(key.clone(), machine);
             }
             if ending && let Some(m) = e.probes.machines.get_mut(&key) {
@@ -110,7 +105,7 @@ fn gate(e: &mut PodEntry, c: &Container, record: &ObservedContainer, now: Now) {
     }
 }
 
-fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: Now, was_started: bool) -> Machine {
+fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: Now) -> Machine {
     let seconds = |n: i64, least: i64| Duration::from_secs(u64::try_from(n.max(least)).unwrap_or(0));
     let count = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
     let settings = Settings {
@@ -120,12 +115,12 @@ fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: 
         success_threshold: count(p.success_threshold),
         failure_threshold: count(p.failure_threshold),
     };
-    let adopted = config.started.since(started) > ADOPTED_BEFORE;
+    // A container that ran before this process did is adopted: no verdict is assumed, so that nothing flips.
+    let adopted = started < config.started;
     // The start on the monotonic scale; a container older than the scale started at its origin.
     let started_mono = now.mono.0.saturating_sub(now.wall.since(started));
     // Spread over the period by the start's own fraction of a second: steady, and different for each.
     let spread = (started.0.rem_euclid(Wall::SECOND)) as f64 / Wall::SECOND as f64;
-    let _ = was_started;
     Machine::new(kind, settings, started_mono, now.mono.0, adopted.then_some(spread))
 }
 

@@ -55,6 +55,8 @@ pub struct Options {
 }
 
 const QUEUE: usize = 1024;
+/// Where the DNS listens on the node, behind the service with the DNS address.
+const DNS_PORT: u16 = 10_053;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
@@ -194,7 +196,11 @@ async fn start_dns(o: &Options, services: &Rc<Services>, node_ips: &[IpAddr]) ->
     let clients = o.cluster_cidrs.iter().map(|t| Range::parse(t)).collect::<Result<_, _>>().map_err(AssembleError::ClusterRange)?;
     let upstream = host.servers.iter().filter_map(|s| s.parse().ok()).filter(|s| *s != address).collect();
     let dns = Rc::new(Dns { services: services.clone(), domain: o.cluster_domain.clone(), upstream, clients, own: node_ips.to_vec() });
-    let port = dns.listen(ip, 0).await?;
+    // The same port over restarts, so that the kernel's rules need no change; any other if it is taken.
+    let port = match dns.listen(ip, DNS_PORT).await {
+        Ok(port) => port,
+        Err(_) => dns.listen(ip, 0).await?,
+    };
     let (service, slice) = super::dns::service(address, ip, port);
     services.add_own(service, slice);
     Ok(())

@@ -22,6 +22,8 @@ pub type Question = Box<dyn FnOnce(&NodeState, &Recorder)>;
 /// What others in the daemon want to hear of pods.
 pub trait PodListener {
     fn changed(&self, node: &NodeState, uid: &PodUid, status: Option<&Arc<PodStatus>>);
+    /// Every pod that is wanted was told of once.
+    fn all_told(&self) {}
     /// An Event was recorded.
     fn recorded(&self) {}
 }
@@ -71,12 +73,16 @@ impl EventLoop {
         }
         // Labels may change without a change of the status.
         let defined = if let Event::SetPod(p) = &e { Some(p.uid()) } else { None };
+        let all_told = matches!(e, Event::SourcesReady);
         let effects = step(&mut self.node, e, clock::now());
         for effect in effects {
             self.carry_out(effect);
         }
         if let Some(uid) = defined {
             self.tell(&uid, None);
+        }
+        if all_told {
+            self.listeners.iter().for_each(|l| l.all_told());
         }
     }
 

@@ -144,6 +144,11 @@ impl ServiceView for Services {
 }
 
 impl PodListener for Services {
+    fn all_told(&self) {
+        let out = self.lone.borrow_mut().all_pods_told();
+        self.carry_out(out);
+    }
+
     fn changed(&self, node: &NodeState, uid: &PodUid, status: Option<&Arc<PodStatus>>) {
         let pod = node.pods.get(uid);
         let facts = pod.and_then(|e| endpoints::facts(&e.desired.pod, status.or(e.status.as_ref())?));
