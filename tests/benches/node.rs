@@ -1,0 +1,230 @@
+//! What a node costs, measured on a real runtime beside the floor that bare CRI calls set in the same run.
+//!
+//! `make bench`, or `cargo bench -p longshore-tests --bench node`. The daemon measured is the one in
+//! `LONGSHORE_BINARY` (a release build, if the figures are to mean anything). Figures are medians of
+//! what was seen, budgets are those of the design; nothing here asserts, because machines are noisy.
+
+use anyhow::{Context, Result, ensure};
+use longshore_cri::client::{Client, Config};
+use longshore_cri::container_config::{ContainerSpec, Image};
+use longshore_cri::labels::PodIdentity;
+use longshore_cri::sandbox_config::SandboxSpec;
+use longshore_tests::lab::daemon::{Options, is_ready};
+use longshore_tests::lab::{Daemon, Lab, image, pods, usage};
+use std::collections::BTreeMap;
+use std::fs;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Pods dropped at once.
+const PODS: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn main() -> Result<()> {
+    let count = std::env::var("LONGSHORE_BENCH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
+    let lab = Lab::up()?;
+    println!("{count} one-container pods on containerd {:?}\n", lab.containerd.binary().version());
+    let floor = floor(&lab, count)?;
+    let mut daemon = lab.daemon(Options::default())?;
+    let outcome = measure(&lab, &mut daemon, count, floor);
+    if outcome.is_err() {
+        eprintln!("the daemon logged:\n{}", daemon.log());
+    }
+    outcome
+}
+
+fn line(what: &str, ours: String, budget: &str) {
+    println!("  {what:<44} {ours:>14}   budget {budget}");
+}
+
+fn measure(lab: &Lab, daemon: &mut Daemon, count: usize, floor: Floor) -> Result<()> {
+    println!("the daemon:");
+    std::thread::sleep(Duration::from_secs(3));
+    let pid = daemon.pid().context("the daemon runs")?;
+    let idle = usage::of(pid)?;
+    line("resident, idle", mib(idle.resident), "15 MiB");
+    let singles = singles(daemon, 10)?;
+    line("single pod start, median of 10", ms(median(&singles)), "");
+    line("  over the bare calls one at a time", ms(median(&singles).saturating_sub(floor.one)), "20 ms p99");
+    let before = usage::of(pid)?;
+    let ready = all_at_once(daemon, count)?;
+    let after = usage::of(pid)?;
+    let (last, middle) = (*ready.last().context("some")?, median(&ready));
+    line("all Ready", ms(last), "1.15 x the floor");
+    line("  over the floor", format!("{:.2} x", last.as_secs_f64() / floor.best.as_secs_f64()), "1.15 x");
+    line("  median pod over last pod", format!("{:.0} %", 100.0 * middle.as_secs_f64() / last.as_secs_f64()), "60 %");
+    line("  our CPU", ms(after.cpu - before.cpu), "500 ms");
+    std::thread::sleep(Duration::from_secs(5));
+    let start = usage::of(pid)?;
+    line("resident, with the pods", mib(start.resident), "25 MiB");
+    line("  of it anonymous", mib(start.anonymous), "");
+    let window = Duration::from_secs(30);
+    std::thread::sleep(window);
+    let spent = usage::of(pid)?.cpu - start.cpu;
+    line("CPU with the pods idle", format!("{:.1} m", 1000.0 * spent.as_secs_f64() / window.as_secs_f64()), "3 millicores");
+    restart(lab, daemon, count)
+}
+
+/// In control again: it answers with every pod Ready, and the runtime holds what it held.
+fn restart(lab: &Lab, daemon: &mut Daemon, count: usize) -> Result<()> {
+    let before = runs(lab)?;
+    daemon.kill_nine();
+    let began = Instant::now();
+    daemon.spawn()?;
+    let mut took = None;
+    while began.elapsed() < PATIENCE && took.is_none() {
+        let list = daemon.get("pods").unwrap_or_default();
+        let ready = list["items"].as_array().map_or(0, |items| items.iter().filter(|p| is_ready(p)).count());
+        if ready >= count {
+            took = Some(began.elapsed());
+        }
+    }
+    line("in control again after kill -9", took.map_or("never".into(), ms), "1 s");
+    std::thread::sleep(Duration::from_secs(12));
+    ensure!(before == runs(lab)?, "containers were restarted");
+    line("  containers restarted", "0".into(), "0");
+    Ok(())
+}
+
+fn runs(lab: &Lab) -> Result<Vec<(String, Option<i32>)>> {
+    let mut out = Vec::new();
+    for pod in pods::observe(&lab.containerd.socket())? {
+        out.extend(pod.running().map(|c| (c.id.to_string(), c.pid)));
+    }
+    out.sort();
+    Ok(out)
+}
+
+fn manifest(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name} }}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{ name: main, image: {}, imagePullPolicy: IfNotPresent, command: [sleep, '100000'] }}\n",
+        image::BUSYBOX
+    )
+}
+
+/// Times from the manifest to Ready, pods one after the other.
+fn singles(daemon: &Daemon, n: usize) -> Result<Vec<Duration>> {
+    let mut out = Vec::new();
+    for i in 0..n {
+        let name = format!("single-{i}");
+        let began = SystemTime::now();
+        daemon.apply(&format!("{name}.yaml"), &manifest(&name))?;
+        out.push(*wait_ready(daemon, began, 1, &format!("single-{i}"))?.first().context("one")?);
+        daemon.remove(&format!("{name}.yaml"))?;
+        std::thread::sleep(Duration::from_millis(2500));
+    }
+    Ok(out)
+}
+
+/// Times from one drop of all manifests to each pod's Ready.
+fn all_at_once(daemon: &Daemon, count: usize) -> Result<Vec<Duration>> {
+    let list: String = (0..count).map(|i| format!("---\n{}", manifest(&format!("many-{i:03}")))).collect();
+    let began = SystemTime::now();
+    daemon.apply("many.yaml", &list)?;
+    wait_ready(daemon, began, count, "many-")
+}
+
+/// Reads the daemon's own records, which are written the moment a status changes: no question disturbs it.
+fn wait_ready(daemon: &Daemon, began: SystemTime, count: usize, prefix: &str) -> Result<Vec<Duration>> {
+    let directory = daemon.state_directory().join("pods");
+    let mut seen: BTreeMap<String, Duration> = BTreeMap::new();
+    let mut read: BTreeMap<String, SystemTime> = BTreeMap::new();
+    while seen.len() < count {
+        ensure!(began.elapsed()? < PATIENCE, "{} of {count} pods are Ready", seen.len());
+        for entry in fs::read_dir(&directory)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Ok(changed) = entry.metadata().and_then(|m| m.modified()) else { continue };
+            if changed < began || seen.contains_key(&name) || read.get(&name) == Some(&changed) {
+                continue;
+            }
+            read.insert(name.clone(), changed);
+            let Ok(text) = fs::read(entry.path()) else { continue };
+            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
+            if is_ready(&record) {
+                seen.insert(name, changed.duration_since(began)?);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = prefix;
+    let mut out: Vec<Duration> = seen.into_values().collect();
+    out.sort();
+    Ok(out)
+}
+
+#[derive(Clone, Copy)]
+struct Floor {
+    /// All pods, at the best parallelism.
+    best: Duration,
+    /// One pod alone.
+    one: Duration,
+}
+
+/// The same pods by bare calls: what no daemon can beat.
+fn floor(lab: &Lab, count: usize) -> Result<Floor> {
+    println!("bare CRI calls:");
+    let mut one = Vec::new();
+    for i in 0..5 {
+        one.push(bare(lab, &format!("one-{i}"), 1, 1)?);
+    }
+    println!("  one pod alone, median of 5: {}", ms(median(&one)));
+    let mut best = PATIENCE;
+    for lanes in [2, 4, 8, 16] {
+        let took = bare(lab, &format!("lanes-{lanes}"), count, lanes)?;
+        println!("  {count} pods, {lanes} at a time: {}", ms(took));
+        best = best.min(took);
+    }
+    println!();
+    Ok(Floor { best, one: median(&one) })
+}
+
+fn bare(lab: &Lab, prefix: &str, count: usize, lanes: usize) -> Result<Duration> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let parent = format!("{}/kubepods/besteffort", lab.home.cgroup());
+    let took = local.block_on(&runtime, async {
+        let client = Client::new(&Config::new(&lab.containerd.endpoint()))?;
+        let permits = Rc::new(tokio::sync::Semaphore::new(lanes));
+        let began = Instant::now();
+        let mut tasks = Vec::new();
+        for i in 0..count {
+            let (client, permits, name, parent) = (client.clone(), permits.clone(), format!("{prefix}-{i}"), parent.clone());
+            tasks.push(tokio::task::spawn_local(async move {
+                let _permit = permits.acquire().await;
+                start(&client, &name, &parent).await
+            }));
+        }
+        for t in tasks {
+            t.await??;
+        }
+        Ok::<_, anyhow::Error>(began.elapsed())
+    })?;
+    pods::remove_all(&lab.containerd.socket())?;
+    Ok(took)
+}
+
+async fn start(client: &Client, name: &str, parent: &str) -> Result<()> {
+    let identity = PodIdentity::new(&format!("uid-{name}"), "default", name);
+    let mut sandbox = SandboxSpec::new(identity.clone());
+    sandbox.cgroup_parent = format!("{parent}/pod{name}");
+    let mut spec = ContainerSpec::new(identity, "main", Image::named(image::BUSYBOX));
+    spec.command = vec!["sleep".into(), "100000".into()];
+    let id = client.run_sandbox(&sandbox).await?;
+    let container = client.create(&id, &spec, &sandbox).await?;
+    client.start(&container).await?;
+    Ok(())
+}
+
+fn median(list: &[Duration]) -> Duration {
+    let mut sorted = list.to_vec();
+    sorted.sort();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn ms(d: Duration) -> String {
+    format!("{:.0} ms", d.as_secs_f64() * 1000.0)
+}
+
+fn mib(kib: u64) -> String {
+    format!("{:.1} MiB", kib as f64 / 1024.0)
+}
