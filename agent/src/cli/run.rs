@@ -66,7 +66,7 @@ pub struct Run {
     #[arg(long, default_value_t = 110, value_name = "N")]
     max_pods: usize,
     /// Pods that start side by side at most
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N")]
     parallel_starts: usize,
     /// How much to log: error, warn, info, debug, trace
     #[arg(short = 'v', long, default_value = "info", value_name = "LEVEL")]

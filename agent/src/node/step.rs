@@ -11,7 +11,7 @@ use crate::pod::{ObjectName, Pod, PodUid, Referent};
 use crate::status;
 use crate::time::Now;
 use crate::volume;
-use crate::work::Context;
+use crate::work::{Context, WorkResult};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -319,8 +319,13 @@ fn done(
         return BTreeSet::new();
     }
     e.job = None;
-    // The read behind `observation` began after the job's last action.
-    e.not_before = observation.as_ref().map_or(now.mono, |o| o.began);
+    let work = |r: &crate::work::WorkResult| match r {
+        WorkResult::Done(w, _) | WorkResult::Failed(w, _) | WorkResult::Skipped(w) => w.touches_the_runtime(),
+    };
+    if results.is_empty() || results.iter().any(work) {
+        // The read behind `observation` began after the job's last action.
+        e.not_before = observation.as_ref().map_or(now.mono, |o| o.began);
+    }
     let gone = results::job(e, results, now, out);
     if let Some(o) = observation {
         observe(s, uid, *o, out);

@@ -34,27 +34,33 @@ fn create_sandbox(pod: &Pod, o: &ObservedPod, v: &Verdicts, attempt: u32, now: N
         return Plan::act(stops, Vec::new());
     }
     let mut waits = initializing_waits(pod);
-    match &v.host {
-        Host::Failed { message, retry } if *retry > now.mono => {
-            waits.push(Wait::pod(WaitReason::Host { message: message.clone() }, Some(*retry)));
-            return Plan::act(Vec::new(), waits);
-        }
-        Host::Ready => {}
-        _ => return Plan::act(vec![Action::SetUp], waits),
-    }
-    if let Some(message) = v.network.as_ref().filter(|_| !pod.spec.host_network) {
-        waits.push(Wait::pod(WaitReason::Network { message: message.clone() }, None));
-        return Plan::act(Vec::new(), waits);
-    }
-    if let Some(f) = v.failures.get("").filter(|f| f.retry > now.mono) {
-        let reason = WaitReason::StartFailed { reason: f.reason.clone(), message: f.message.clone() };
-        waits.push(Wait::pod(reason, Some(f.retry)));
+    if let Some(wait) = sandbox_wait(pod, v, now) {
+        waits.push(wait);
         return Plan::act(Vec::new(), waits);
     }
     // Images are wanted the moment the sandbox stands: fetch them while it is made.
-    let mut actions = vec![Action::CreateSandbox { attempt }];
+    let mut actions = Vec::new();
+    if !matches!(v.host, Host::Ready) {
+        actions.push(Action::SetUp);
+    }
+    actions.push(Action::CreateSandbox { attempt });
     actions.extend(first_starters(pod).filter_map(|c| prefetch(c, v, now)));
     Plan::act(actions, waits)
+}
+
+/// What stands in the way of a sandbox.
+fn sandbox_wait(pod: &Pod, v: &Verdicts, now: Now) -> Option<Wait> {
+    if let Host::Failed { message, retry } = &v.host
+        && *retry > now.mono
+    {
+        return Some(Wait::pod(WaitReason::Host { message: message.clone() }, Some(*retry)));
+    }
+    if let Some(message) = v.network.as_ref().filter(|_| !pod.spec.host_network) {
+        return Some(Wait::pod(WaitReason::Network { message: message.clone() }, None));
+    }
+    let f = v.failures.get("").filter(|f| f.retry > now.mono)?;
+    let reason = WaitReason::StartFailed { reason: f.reason.clone(), message: f.message.clone() };
+    Some(Wait::pod(reason, Some(f.retry)))
 }
 
 fn first_starters(pod: &Pod) -> impl Iterator<Item = &Container> {
@@ -111,9 +117,9 @@ fn set_up_first(v: &Verdicts, now: Now, pass: &mut Pass) {
     if matches!(v.host, Host::Ready) || !pass.actions.iter().any(starts) {
         return;
     }
-    pass.actions.retain(|a| !starts(a));
     match &v.host {
         Host::Failed { message, retry } if *retry > now.mono => {
+            pass.actions.retain(|a| !starts(a));
             pass.waits.push(Wait::pod(WaitReason::Host { message: message.clone() }, Some(*retry)));
         }
         _ => pass.actions.insert(0, Action::SetUp),

@@ -129,9 +129,9 @@ fn a_new_pod_is_set_up_then_given_a_sandbox_and_its_images_are_looked_for_meanwh
     let mut o = observed();
     (o.sandboxes, o.containers) = (Vec::new(), Vec::new());
     let mut v = Verdicts::default();
-    acts(&desired(), &o, &v, &[Action::SetUp]);
-    v.host = Host::Ready;
     let check = Action::CheckImage { image: "busybox:1".into() };
+    acts(&desired(), &o, &v, &[Action::SetUp, Action::CreateSandbox { attempt: 0 }, check.clone(), check.clone()]);
+    v.host = Host::Ready;
     acts(&desired(), &o, &v, &[Action::CreateSandbox { attempt: 0 }, check.clone(), check]);
     v.network = Some("cni plugin not initialized".into());
     let p = plan(&desired(), &o, &v, now());

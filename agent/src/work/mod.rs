@@ -50,6 +50,13 @@ pub enum Work {
     TearDown(Box<TearDown>),
 }
 
+impl Work {
+    /// Changes something that the runtime would show: afterwards the pod must be looked at again.
+    pub fn touches_the_runtime(&self) -> bool {
+        !matches!(self, Work::SetUp(_) | Work::RecordOutcome { .. } | Work::TearDown(_))
+    }
+}
+
 /// The pod's cgroup, directories and volumes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetUp {
