@@ -22,7 +22,7 @@ use crate::node::state::NodeConfig;
 use crate::node::{Event, NodeState};
 use crate::plan::backoff;
 use crate::work::dns::Resolv;
-use longshore_cri::client::{self, Client};
+use longshore_cri::client::{self, CgroupDriver, Client};
 use longshore_dataplane::{Cidr, Dataplane, DetectLocal, Family};
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -55,6 +55,8 @@ pub struct Options {
 }
 
 const QUEUE: usize = 1024;
+/// How long the start waits for the runtime's first answer.
+const GREETING: Duration = Duration::from_secs(10);
 /// Where the DNS listens on the node, behind the service with the DNS address.
 const DNS_PORT: u16 = 10_053;
 
@@ -89,14 +91,15 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let client = Client::new(&client::Config::new(&o.runtime_endpoint))?;
     let (state, recovered) = StateDir::open(&o.state_dir)?;
     let state = Rc::new(state);
-    let layout = Layout::new(o.cgroup_driver, &o.cgroup_root);
+    let runtime = greet(&client, o.cgroup_driver).await;
+    let layout = Layout::new(runtime.driver, &o.cgroup_root);
     let cgroups = Rc::new(CgroupFs::new(PathBuf::from("/sys/fs/cgroup"), layout.clone()));
     let facts = facts(&o);
     let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
     cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, None))?;
     let services_ranges = ranges(&o)?;
     let node_ips = facts.host_ips.clone();
-    let config = node_config(&o, layout, cgroups.version() == Version::V2);
+    let config = node_config(&o, runtime.name, layout, cgroups.version() == Version::V2);
     let (to, events) = mpsc::channel(QUEUE);
     let (ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
@@ -168,6 +171,38 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     Ok(())
 }
 
+/// What the runtime says of itself at the start.
+struct Greeting {
+    name: String,
+    driver: Driver,
+}
+
+/// Asks for the runtime's name and cgroup driver. A runtime that is not up yet is waited for a while; after
+/// that the configuration stands, and the node says why it does not serve.
+async fn greet(client: &Client, configured: Driver) -> Greeting {
+    let deadline = tokio::time::Instant::now() + GREETING;
+    let name = loop {
+        match client.version().await {
+            Ok(v) => break v.runtime_name,
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                tracing::warn!(%error, "the runtime does not answer; going on as for containerd");
+                break "containerd".into();
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    };
+    let driver = match client.runtime_config().await {
+        Ok(CgroupDriver::Systemd) => Driver::Systemd,
+        Ok(CgroupDriver::Cgroupfs) => Driver::Cgroupfs,
+        // Before containerd 2.0 only the configuration can tell.
+        Err(_) => configured,
+    };
+    if driver != configured {
+        tracing::warn!(?driver, ?configured, "the runtime's cgroup driver is used instead of the configured one");
+    }
+    Greeting { name, driver }
+}
+
 fn ranges(o: &Options) -> Result<Ranges, AssembleError> {
     let services = o.service_cidrs.iter().map(|t| Range::parse(t)).collect::<Result<_, _>>().map_err(AssembleError::ServiceRange)?;
     Ok(Ranges { services, node_ports: o.node_ports, reserved: o.dns_address.into_iter().collect() })
@@ -206,7 +241,7 @@ async fn start_dns(o: &Options, services: &Rc<Services>, node_ips: &[IpAddr]) ->
     Ok(())
 }
 
-fn node_config(o: &Options, cgroups: Layout, cgroup_v2: bool) -> NodeConfig {
+fn node_config(o: &Options, runtime_name: String, cgroups: Layout, cgroup_v2: bool) -> NodeConfig {
     let text = |p: &std::path::Path| p.to_string_lossy().trim_end_matches('/').to_owned();
     NodeConfig {
         root_dir: text(&o.root_dir),
@@ -223,7 +258,7 @@ fn node_config(o: &Options, cgroups: Layout, cgroup_v2: bool) -> NodeConfig {
         seccomp_default: false,
         allowed_unsafe_sysctls: Vec::new(),
         single_process_oom_kill: false,
-        runtime_name: "containerd".into(),
+        runtime_name,
         started: clock::now().wall,
     }
 }

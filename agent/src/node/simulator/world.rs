@@ -19,10 +19,12 @@ use std::time::Duration;
 use workload::Does;
 
 const MS: i64 = 1_000_000;
+/// Milliseconds between two relists.
+const RELIST: i64 = 30_000;
 const START: i64 = 1_700_000_000_000_000_000;
 /// Virtual time within which everything must have come to rest after the last disturbance: long enough
 /// for the largest back-offs.
-const PATIENCE: i64 = 3_600_000 * MS;
+const PATIENCE: i64 = 1_200_000 * MS;
 
 /// A world in which the daemon dies more often never gets anywhere.
 const DEATHS: u64 = 30;
@@ -50,6 +52,8 @@ pub(super) struct World {
     /// Everything the runtime was asked to do, for comparing courses.
     pub course: Vec<String>,
     pub laws: laws::Memory,
+    /// The runtime was changed since the laws were looked at.
+    touched: bool,
     now: i64,
     random: Random,
     queue: BTreeMap<(i64, u64), Pending>,
@@ -107,6 +111,7 @@ impl World {
             deaths: 0,
             course: Vec::new(),
             laws: laws::Memory::default(),
+            touched: false,
             now: START,
             random,
             queue: BTreeMap::new(),
@@ -148,7 +153,7 @@ impl World {
         for e in self.first_events() {
             self.later(0, Pending::Deliver(e));
         }
-        self.later(10_000, Pending::Relist);
+        self.later(RELIST, Pending::Relist);
     }
 
     fn relist(&self) -> Event {
@@ -271,7 +276,9 @@ impl World {
             } else if wake.is_some_and(|t| t <= self.now) {
                 self.deliver(Event::Tick);
             }
-            laws::always(self);
+            if std::mem::take(&mut self.touched) {
+                laws::always(self);
+            }
         }
         self.now = end;
         self.model.advance(self.now);
@@ -317,7 +324,7 @@ impl World {
                 let e = self.relist();
                 let delay = self.soon();
                 self.later(delay, Pending::Deliver(e));
-                self.later(10_000, Pending::Relist);
+                self.later(RELIST, Pending::Relist);
             }
             Pending::Work(job, at, results) => self.work(job, at, results),
             Pending::Killed(job, at, mut results) => {
@@ -428,6 +435,7 @@ impl World {
         let now = self.now;
         let text = |r: longshore_cri::fake::Refusal| r.message;
         laws::act(self, uid, w);
+        self.touched = true;
         match w {
             Work::SetUp(_) => {
                 self.laws.host.insert(uid.clone());
