@@ -231,9 +231,8 @@ fn refresh_volumes(s: &NodeState, uid: &PodUid, out: &mut Vec<Effect>) {
     let pod = &*e.desired.pod;
     let ips = status::pod_ips(pod, &e.observed, &s.facts);
     let ctx = Context { pod, config: &s.config, node: &s.facts, objects: &s.objects, services: &[], pod_ips: &ips };
-    if let Ok(volumes) = volume::live(&ctx)
-        && !volumes.is_empty()
-    {
+    let volumes = volume::live(&ctx);
+    if !volumes.is_empty() {
         out.push(Effect::RefreshVolumes { uid: uid.clone(), volumes });
     }
 }

@@ -6,6 +6,7 @@ use super::event_loop::EventLoop;
 use super::events::Recorder;
 use super::executor::Executor;
 use super::images::Images;
+use super::lanes::Lanes;
 use super::observe::Observer;
 use super::process::{self, Lock};
 use super::runner::Runner;
@@ -28,6 +29,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -93,7 +95,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let state = Rc::new(state);
     let runtime = greet(&client, o.cgroup_driver).await;
     let layout = Layout::new(runtime.driver, &o.cgroup_root);
-    let cgroups = Rc::new(CgroupFs::new(PathBuf::from("/sys/fs/cgroup"), layout.clone()));
+    let cgroups = Arc::new(CgroupFs::open(layout.clone())?);
     let facts = facts(&o);
     let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
     cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, None))?;
@@ -108,7 +110,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
-    let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, state: state.clone() };
+    let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, lanes: Lanes::default(), state: state.clone() };
     let changes = Rc::new(Changes::default());
     let listener = server::listen(&o.run_dir)?;
     let programmed = services.clone();

@@ -4,9 +4,9 @@ use super::clock;
 use super::events::Recorder;
 use super::images::Images;
 use super::observe::{self, Observer};
+use super::prober;
 use super::runner::Runner;
 use super::state_dir::StateDir;
-use super::{prober, volumes};
 use crate::node::{Effect, Event, NodeState, step};
 use crate::pod::PodUid;
 use crate::pod::status::PodStatus;
@@ -119,9 +119,8 @@ impl EventLoop {
                 self.listeners.iter().for_each(|l| l.recorded());
             }
             Effect::RefreshVolumes { uid, volumes } => {
-                if let Err(error) = volumes::refresh(&volumes) {
-                    tracing::warn!(%uid, %error, "a configuration volume could not be rewritten");
-                }
+                let executor = self.runner.executor().clone();
+                tokio::task::spawn_local(async move { executor.refresh(&uid, volumes).await });
             }
         }
     }

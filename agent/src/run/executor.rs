@@ -2,14 +2,18 @@
 //! what it needs, and every failure goes back classified.
 
 use super::cgroup_fs::CgroupFs;
+use super::lanes::Lanes;
 use super::observe::Observer;
 use super::{clock, hooks, volumes};
 use crate::node::effect::Job;
 use crate::node::event::Event;
+use crate::pod::PodUid;
+use crate::volume::VolumeWork;
 use crate::work::{Failure, FailureKind, Finished, Kill, LogLink, SetUp, Start, TearDown, Work, WorkResult};
 use longshore_cri::client::Client;
 use longshore_cri::error::{Error, Kind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A container always has this long between its signals, whatever its hook took (seconds).
@@ -19,7 +23,8 @@ const LEAST_GRACE: u32 = 2;
 pub struct Executor {
     pub client: Client,
     pub observer: Observer,
-    pub cgroups: Rc<CgroupFs>,
+    pub cgroups: Arc<CgroupFs>,
+    pub lanes: Lanes,
     pub state: Rc<super::state_dir::StateDir>,
 }
 
@@ -30,14 +35,14 @@ impl Executor {
         let touches = job.works.iter().any(Work::touches_the_runtime);
         let (kills, others): (Vec<Work>, Vec<Work>) = job.works.into_iter().partition(|w| matches!(w, Work::Kill(_)));
         // Containers of a pod are stopped side by side: each has the whole grace.
-        let killed = futures_util::future::join_all(kills.into_iter().map(|w| self.one(w))).await;
+        let killed = futures_util::future::join_all(kills.into_iter().map(|w| self.one(&job.uid, w))).await;
         results.extend(killed);
         for w in others {
             if failed {
                 results.push(WorkResult::Skipped(w));
                 continue;
             }
-            let r = self.one(w).await;
+            let r = self.one(&job.uid, w).await;
             failed = matches!(r, WorkResult::Failed(..));
             results.push(r);
         }
@@ -45,20 +50,20 @@ impl Executor {
         Event::Done { uid: job.uid, job: job.id, results, observation }
     }
 
-    async fn one(&self, w: Work) -> WorkResult {
+    async fn one(&self, uid: &PodUid, w: Work) -> WorkResult {
         let result = match &w {
-            Work::SetUp(s) => self.set_up(s).await,
+            Work::SetUp(s) => self.set_up(uid, s).await,
             Work::CreateSandbox(s) => made(self.client.run_sandbox(s).await, "FailedCreatePodSandBox"),
             Work::StopSandbox { id } => plain(self.client.stop_sandbox(id).await, "FailedKillPod"),
             Work::RemoveSandbox { id } => plain(self.client.remove_sandbox(id).await, "FailedKillPod"),
-            Work::Start(s) => self.start(s).await,
+            Work::Start(s) => self.start(uid, s).await,
             Work::Resume { id, links, post_start, .. } => self.resume(id, links, post_start.as_ref()).await,
             Work::Kill(k) => self.kill(k).await,
-            Work::RemoveContainer { id, log_path, .. } => self.remove(id, log_path).await,
+            Work::RemoveContainer { id, log_path, .. } => self.remove(uid, id, log_path).await,
             Work::RecordOutcome { uid, status } => {
                 self.state.write_outcome(uid, status).map(|()| Finished::default()).map_err(|e| local("FailedSync", e))
             }
-            Work::TearDown(t) => self.tear_down(t).await,
+            Work::TearDown(t) => self.tear_down(uid, t).await,
         };
         match result {
             Ok(f) => WorkResult::Done(w, f),
@@ -69,21 +74,28 @@ impl Executor {
         }
     }
 
-    async fn set_up(&self, s: &SetUp) -> Result<Finished, Failure> {
-        if let Some((path, values)) = &s.qos {
-            self.cgroups.apply(path, values).map_err(|e| local("FailedCreatePodContainer", e))?;
-        }
-        self.cgroups.apply(&s.cgroup, &s.cgroup_values).map_err(|e| {
-            let mut f = local("FailedCreatePodContainer", e);
-            f.message = format!("unable to ensure pod container exists: {}", f.message);
-            f
-        })?;
-        volumes::set_up(s).await.map_err(|e| local("FailedMount", e))?;
-        Ok(Finished::default())
+    async fn set_up(&self, uid: &PodUid, s: &SetUp) -> Result<Finished, Failure> {
+        let (cgroups, s) = (self.cgroups.clone(), s.clone());
+        let work = move || {
+            if let Some((path, values)) = &s.qos {
+                cgroups.apply(path, values).map_err(|e| local("FailedCreatePodContainer", e))?;
+            }
+            cgroups
+                .apply(&s.cgroup, &s.cgroup_values)
+                .map_err(|e| local("FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}")))?;
+            volumes::set_up(&s).map_err(|e| local("FailedMount", e))
+        };
+        self.lanes.run(uid, work).await.map(|()| Finished::default())
     }
 
-    async fn start(&self, s: &Start) -> Result<Finished, Failure> {
-        volumes::prepare(s).map_err(|e| local("CreateContainerConfigError", e))?;
+    /// Rewrites configuration volumes of a running pod.
+    pub async fn refresh(&self, uid: &PodUid, list: Vec<VolumeWork>) {
+        self.lanes.run(uid, move || volumes::refresh(&list)).await;
+    }
+
+    async fn start(&self, uid: &PodUid, s: &Start) -> Result<Finished, Failure> {
+        let files = s.clone();
+        self.lanes.run(uid, move || volumes::prepare(&files)).await.map_err(|e| local("CreateContainerConfigError", e))?;
         let id = self.client.create(&s.sandbox_id, &s.spec, &s.sandbox).await.map_err(|e| cri("CreateContainerError", &e))?;
         self.run_created(&id, &s.links, s.post_start.as_ref()).await
     }
@@ -130,19 +142,22 @@ impl Executor {
         }
     }
 
-    async fn remove(&self, id: &str, log_path: &str) -> Result<Finished, Failure> {
+    async fn remove(&self, uid: &PodUid, id: &str, log_path: &str) -> Result<Finished, Failure> {
         let removed = plain(self.client.remove(id).await, "FailedKillPod")?;
-        volumes::remove_log(log_path);
+        let path = log_path.to_owned();
+        self.lanes.run(uid, move || volumes::remove_log(&path)).await;
         Ok(removed)
     }
 
-    async fn tear_down(&self, t: &TearDown) -> Result<Finished, Failure> {
-        volumes::tear_down(t).await.map_err(|e| local("FailedUnmount", e))?;
-        self.cgroups.remove(&t.cgroup).map_err(|e| local("FailedKillPod", e))?;
-        if let Some((path, values)) = &t.qos {
-            self.cgroups.apply(path, values).map_err(|e| local("FailedKillPod", e))?;
-        }
-        Ok(Finished::default())
+    async fn tear_down(&self, uid: &PodUid, t: &TearDown) -> Result<Finished, Failure> {
+        let (cgroups, t) = (self.cgroups.clone(), t.clone());
+        let work = move || {
+            volumes::tear_down(&t).map_err(|e| local("FailedUnmount", e))?;
+            cgroups.remove(&t.cgroup).map_err(|e| local("FailedKillPod", e))?;
+            let Some((path, values)) = &t.qos else { return Ok(()) };
+            cgroups.apply(path, values).map_err(|e| local("FailedKillPod", e))
+        };
+        self.lanes.run(uid, work).await.map(|()| Finished::default())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod events;
 pub mod executor;
 pub mod hooks;
 pub mod images;
+pub mod lanes;
 pub mod lookout;
 pub mod observe;
 pub mod prober;

@@ -33,6 +33,10 @@ impl Runner {
         Runner { executor, done, lanes: lanes.max(1), busy: 0, waiting: BTreeMap::new(), running: BTreeMap::new() }
     }
 
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     pub fn submit(&mut self, job: Job) {
         if job.urgent {
             self.start(job);

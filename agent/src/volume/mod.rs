@@ -16,7 +16,15 @@ use std::sync::Arc;
 pub enum VolumeWork {
     EmptyDir { name: String, path: String, medium: Medium, fs_group: Option<i64> },
     HostPath { name: String, path: String, kind: String },
-    Files { name: String, path: String, tmpfs: bool, files: BTreeMap<String, File>, fs_group: Option<i64> },
+    Files { name: String, path: String, medium: Medium, files: BTreeMap<String, File>, fs_group: Option<i64> },
+}
+
+impl VolumeWork {
+    pub fn name(&self) -> &str {
+        match self {
+            VolumeWork::EmptyDir { name, .. } | VolumeWork::HostPath { name, .. } | VolumeWork::Files { name, .. } => name,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,29 +46,24 @@ pub struct File {
     pub mode: u32,
 }
 
-/// All volumes of the pod that a container mounts.
+/// All volumes of the pod that a container mounts; the others are never made.
 pub fn works(ctx: &Context<'_>) -> Result<Vec<VolumeWork>, ConfigError> {
-    ctx.pod.spec.volumes.iter().filter(|v| v.image.is_none()).map(|v| work(ctx, v)).collect()
+    ctx.pod.spec.volumes.iter().filter(|v| v.image.is_none() && is_used(ctx, v)).map(|v| work(ctx, v)).collect()
 }
 
-/// The volumes that hold configuration and may change under a running pod.
-pub fn live(ctx: &Context<'_>) -> Result<Vec<VolumeWork>, ConfigError> {
-    let is_live = |v: &&Volume| v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some();
-    ctx.pod.spec.volumes.iter().filter(is_live).map(|v| work(ctx, v)).collect()
+fn is_used(ctx: &Context<'_>, v: &Volume) -> bool {
+    ctx.pod.containers().any(|(_, c)| c.volume_mounts.iter().any(|m| m.name == v.name))
 }
 
-/// What may be mounted for the pod, for taking it away: contents do not matter.
-pub fn mounted(ctx: &Context<'_>) -> Vec<VolumeWork> {
-    let bare = |v: &Volume| {
-        let path = host_path(ctx, v).ok()?;
-        let name = v.name.clone();
-        Some(match &v.empty_dir {
-            Some(e) => VolumeWork::EmptyDir { name, path, medium: payload::medium(ctx, e), fs_group: None },
-            None if v.host_path.is_some() => return None,
-            None => VolumeWork::Files { name, path, tmpfs: payload::is_tmpfs(v), files: BTreeMap::new(), fs_group: None },
-        })
-    };
-    ctx.pod.spec.volumes.iter().filter(|v| v.image.is_none()).filter_map(bare).collect()
+/// Whether the node writes the volume, from objects, and the pod only reads it.
+pub fn holds_configuration(v: &Volume) -> bool {
+    v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some()
+}
+
+/// The volumes that hold configuration and may change under a running pod. One whose object is missing
+/// keeps what it holds.
+pub fn live(ctx: &Context<'_>) -> Vec<VolumeWork> {
+    ctx.pod.spec.volumes.iter().filter(|v| holds_configuration(v) && is_used(ctx, v)).filter_map(|v| work(ctx, v).ok()).collect()
 }
 
 fn work(ctx: &Context<'_>, v: &Volume) -> Result<VolumeWork, ConfigError> {
@@ -74,7 +77,7 @@ fn work(ctx: &Context<'_>, v: &Volume) -> Result<VolumeWork, ConfigError> {
     }
     let failed = |e: ConfigError| ConfigError::Other(format!("MountVolume.SetUp failed for volume {name:?} : {e}"));
     let files = payload::files(ctx, v).map_err(failed)?;
-    Ok(VolumeWork::Files { path, tmpfs: payload::is_tmpfs(v), files, fs_group, name: v.name.clone() })
+    Ok(VolumeWork::Files { path, medium: payload::medium_of_files(ctx, v), files, fs_group, name })
 }
 
 /// What the containers of the pod mount.

@@ -2,30 +2,49 @@
 
 use super::{File, Medium};
 use crate::env::{ConfigError, fields};
-use crate::pod::{ConfigData, Container, DownwardApiFile, EmptyDir, KeyToPath, Referent, Volume};
+use crate::pod::{ConfigData, Container, DownwardApiFile, EmptyDir, KeyToPath, Pod, ProjectedVolume, Referent, Volume, resources};
+use crate::quantity::Quantity;
 use crate::work::Context;
 use crate::work::container::env_context;
 use std::collections::BTreeMap;
 
+/// Bytes of a path and of each of its parts.
+const PATH_MAX: usize = 4096;
+const NAME_MAX: usize = 255;
+
 type Files = BTreeMap<String, File>;
 
 /// Secrets, projected volumes and the downward API never touch a disk.
-pub fn is_tmpfs(v: &Volume) -> bool {
-    v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
+pub fn medium_of_files(ctx: &Context<'_>, v: &Volume) -> Medium {
+    if v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some() {
+        Medium::Memory { size: bound(ctx, None) }
+    } else {
+        Medium::Disk
+    }
 }
 
-/// tmpfs is bounded by the smallest of the node's memory, the pod's limit and the volume's own.
 pub fn medium(ctx: &Context<'_>, e: &EmptyDir) -> Medium {
     if e.medium == "Memory" {
-        let own = e.size_limit.as_ref().map(|q| q.value()).filter(|n| *n > 0);
-        let pod = crate::pod::resources::limit(ctx.pod, "memory").map(crate::pod::resources::to_units).filter(|n| *n > 0);
-        let node = ctx.node.allocatable.get("memory").map(|n| crate::pod::resources::to_units(*n)).filter(|n| *n > 0);
-        return Medium::Memory { size: [own, pod, node].into_iter().flatten().min() };
+        return Medium::Memory { size: bound(ctx, e.size_limit.as_ref().map(Quantity::value)) };
     }
     match e.medium.strip_prefix("HugePages") {
+        Some("") => Medium::HugePages { size: page_size(ctx.pod) },
         Some(size) => Medium::HugePages { size: size.trim_start_matches('-').to_owned() },
         None => Medium::Disk,
     }
+}
+
+/// tmpfs is bounded by the smallest of the node's memory, the pod's limit and the volume's own.
+fn bound(ctx: &Context<'_>, own: Option<i64>) -> Option<i64> {
+    let pod = resources::limit(ctx.pod, "memory").map(resources::to_units);
+    let node = ctx.node.allocatable.get("memory").map(|n| resources::to_units(*n));
+    [own, pod, node].into_iter().flatten().filter(|n| *n > 0).min()
+}
+
+/// The size of the pages that the pod asks for, where the volume leaves it open.
+fn page_size(pod: &Pod) -> String {
+    let names = pod.containers().flat_map(|(_, c)| c.resources.requests.keys().chain(c.resources.limits.keys()));
+    names.filter_map(|n| n.strip_prefix("hugepages-")).next().unwrap_or_default().to_owned()
 }
 
 pub fn files(ctx: &Context<'_>, v: &Volume) -> Result<Files, ConfigError> {
@@ -39,23 +58,57 @@ pub fn files(ctx: &Context<'_>, v: &Volume) -> Result<Files, ConfigError> {
     if let Some(d) = &v.downward_api {
         downward(ctx, &d.items, d.default_mode, &mut out)?;
     }
-    // Later sources override earlier ones where their paths meet.
-    for s in v.projected.iter().flat_map(|p| &p.sources) {
-        let mode = v.projected.as_ref().map_or(0o644, |p| p.default_mode);
+    if let Some(p) = &v.projected {
+        projected(ctx, p, &mut out)?;
+    }
+    match out.keys().find_map(|path| wrong(path)) {
+        Some(text) => Err(ConfigError::Other(text)),
+        None => Ok(out),
+    }
+}
+
+/// All sources are tried, so that one event names all that is missing. Later sources override earlier ones
+/// where their paths meet.
+fn projected(ctx: &Context<'_>, p: &ProjectedVolume, out: &mut Files) -> Result<(), ConfigError> {
+    let mut errors = Vec::new();
+    for s in &p.sources {
+        let mut take = |r: Result<(), ConfigError>| errors.extend(r.err());
         if let Some(k) = &s.config_map {
-            object(ctx, Referent::ConfigMap, &k.name, k.optional, &k.items, mode, &mut out)?;
+            take(object(ctx, Referent::ConfigMap, &k.name, k.optional, &k.items, p.default_mode, out));
         }
         if let Some(k) = &s.secret {
-            object(ctx, Referent::Secret, &k.name, k.optional, &k.items, mode, &mut out)?;
+            take(object(ctx, Referent::Secret, &k.name, k.optional, &k.items, p.default_mode, out));
         }
         if let Some(d) = &s.downward_api {
-            downward(ctx, &d.items, mode, &mut out)?;
+            take(downward(ctx, &d.items, p.default_mode, out));
         }
         if s.service_account_token.is_some() {
-            return Err(ConfigError::Other("service account tokens need a control plane; this node has none".into()));
+            take(Err(ConfigError::Other("service account tokens need a control plane; this node has none".into())));
+        }
+        if s.cluster_trust_bundle.is_some() {
+            take(Err(ConfigError::Other("cluster trust bundles need a control plane; this node has none".into())));
         }
     }
-    Ok(out)
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(ConfigError::Other(format!("[{}]", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))),
+    }
+}
+
+/// Paths that would leave the volume, or collide with the links that make it atomic.
+fn wrong(path: &str) -> Option<String> {
+    let parts = || path.split('/');
+    if path.is_empty() || path.starts_with('/') {
+        return Some(format!("invalid path {path:?}: must be relative"));
+    }
+    if path.len() > PATH_MAX || parts().any(|p| p.len() > NAME_MAX) {
+        return Some(format!("invalid path {path:?}: too long"));
+    }
+    if parts().any(|p| p == "..") || path.starts_with("..") {
+        return Some(format!("invalid path {path:?}: must not contain or start with '..'"));
+    }
+    None
 }
 
 fn object(

@@ -140,7 +140,8 @@ fn mounts(ctx: &Context<'_>, c: &Container, env: &[(String, String)], sub_paths:
             continue;
         }
         let root = volume::host_path(ctx, volume)?;
-        let mut mount = Mount::bind(&root, &absolute(&m.mount_path), m.read_only);
+        // Configuration is the node's to write, whatever the mount says.
+        let mut mount = Mount::bind(&root, &absolute(&m.mount_path), m.read_only || volume::holds_configuration(volume));
         mount.propagation = match m.mount_propagation {
             None | Some(MountPropagation::None) => Propagation::Private,
             Some(MountPropagation::HostToContainer) => Propagation::HostToContainer,
@@ -151,7 +152,7 @@ fn mounts(ctx: &Context<'_>, c: &Container, env: &[(String, String)], sub_paths:
         if !sub_path.is_empty() {
             let target = paths::sub_path_target(ctx.config, &ctx.pod.metadata.uid, &m.name, &c.name, index);
             mount.source = MountSource::HostPath(target.clone());
-            sub_paths.push(SubPath { volume: root, path: sub_path, target, read_only: m.read_only, mount: out.len() });
+            sub_paths.push(SubPath { volume: m.name.clone(), root, path: sub_path, target });
         }
         out.push(mount);
     }

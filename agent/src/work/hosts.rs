@@ -9,7 +9,16 @@ use std::fmt::Write as _;
 pub struct HostsFile {
     pub path: String,
     pub include_host_file: bool,
-    pub text: String,
+    pub header: String,
+    pub aliases: String,
+}
+
+impl HostsFile {
+    /// The file's content; `node` is the node's own file, used where it is to be included.
+    pub fn text(&self, node: &str) -> String {
+        let HostsFile { header, aliases, .. } = self;
+        if self.include_host_file { format!("{header}{node}{aliases}") } else { format!("{header}{aliases}") }
+    }
 }
 
 const FQDN_MAX: usize = 64;
@@ -59,32 +68,32 @@ pub fn hosts_file(ctx: &Context<'_>) -> Option<HostsFile> {
     let pod = ctx.pod;
     let path = paths::hosts_file(ctx.config, &pod.metadata.uid);
     if pod.spec.host_network {
-        let mut text = String::from("# Kubernetes-managed hosts file (host network).\n");
-        aliases(pod, &mut text);
-        return Some(HostsFile { path, include_host_file: true, text });
+        let header = "# Kubernetes-managed hosts file (host network).\n".to_owned();
+        return Some(HostsFile { path, include_host_file: true, header, aliases: aliases(pod) });
     }
     if ctx.pod_ips.is_empty() {
         return None;
     }
-    let mut text = String::from(
+    let mut header = String::from(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     let (name, domain) = hostname(pod, &ctx.config.cluster_domain);
     for ip in ctx.pod_ips {
-        let _ = if domain.is_empty() { writeln!(text, "{ip}\t{name}") } else { writeln!(text, "{ip}\t{name}.{domain}\t{name}") };
+        let _ = if domain.is_empty() { writeln!(header, "{ip}\t{name}") } else { writeln!(header, "{ip}\t{name}.{domain}\t{name}") };
     }
-    aliases(pod, &mut text);
-    Some(HostsFile { path, include_host_file: false, text })
+    Some(HostsFile { path, include_host_file: false, header, aliases: aliases(pod) })
 }
 
-fn aliases(pod: &Pod, text: &mut String) {
+fn aliases(pod: &Pod) -> String {
+    let mut text = String::new();
     if pod.spec.host_aliases.is_empty() {
-        return;
+        return text;
     }
     text.push_str("\n# Entries added by HostAliases.\n");
     for a in &pod.spec.host_aliases {
         let _ = writeln!(text, "{}\t{}", a.ip, a.hostnames.join("\t"));
     }
+    text
 }
 
 #[cfg(test)]

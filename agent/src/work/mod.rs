@@ -80,7 +80,6 @@ pub struct Start {
     /// Created empty, world-writable, before the container is made.
     pub termination_log: Option<String>,
     pub sub_paths: Vec<SubPath>,
-    /// Directories of hostPath mounts that have to exist.
     pub links: LogLink,
     pub log_dir: String,
     pub post_start: Option<hooks::Hook>,
@@ -89,13 +88,12 @@ pub struct Start {
 /// A bind mount of a path inside a volume, made without following links out of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubPath {
+    /// The volume's name, for messages, and where it is on the host.
     pub volume: String,
+    pub root: String,
     pub path: String,
     /// Where it is bound, and what the container mounts.
     pub target: String,
-    pub read_only: bool,
-    /// Index of the mount in the container's spec whose source becomes `target`.
-    pub mount: usize,
 }
 
 /// The link under `/var/log/containers` that log collectors follow. `{id}` stands for the container's id.
@@ -123,7 +121,6 @@ pub struct TearDown {
     pub cgroup: CgroupPath,
     pub qos: Option<(CgroupPath, CgroupValues)>,
     pub pod_dir: String,
-    pub volumes: Vec<VolumeWork>,
     /// Logs and links go too.
     pub logs: Option<String>,
     pub log_links: (String, String),

@@ -32,7 +32,6 @@ pub fn tear_down<'a>(ctx: &Context<'_>, forget: bool, active: impl Iterator<Item
         cgroup: config.cgroups.pod(class, &pod.uid()),
         qos: qos(ctx, class, active),
         pod_dir: paths::pod_dir(config, &pod.metadata.uid),
-        volumes: volume::mounted(ctx),
         logs: forget.then(|| paths::log_dir(config, pod)),
         log_links: (config.container_logs_dir.clone(), format!("{}_{}_", pod.metadata.name, pod.metadata.namespace)),
     }
