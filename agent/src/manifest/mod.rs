@@ -1,124 +1,146 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! Manifests: texts to objects, with the API server's defaulting.
+//! Manifests: texts to objects, with the API server's defaulting and validation.
 //!
-//! Must never read a file; `run::sources::manifests` does.
+//! A document is taken whole or not at all, and all that is wrong with it is told at once. Must never
+//! read a file (`run::sources::manifests` does) nor remember anything (`store` does). Tests: `tests/`,
+//! and `agent/tests/fuzz_manifests.rs` for texts of any kind.
 
+pub mod change;
+mod config;
 pub mod default;
+mod endpoints;
+mod kind;
+pub mod problem;
+mod schema;
+pub mod store;
+pub mod text;
+pub mod validate;
 
-use crate::pod::{ConfigData, Pod, Referent};
+#[cfg(test)]
+mod tests;
+
+pub use problem::Problem;
+
+use crate::pod::{ConfigData, Meta, Pod, Referent};
 use longshore_dataplane::wire::{EndpointSlice, Service};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use std::fmt;
 
 /// One object of a manifest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     Pod(Box<Pod>),
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
-    Config { kind: Referent, namespace: String, name: String, data: ConfigData },
+    Config { kind: Referent, metadata: Box<Meta>, data: ConfigData },
 }
 
-/// What is wrong with a manifest, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub file: String,
-    /// Counted from 1; 0: the file as a whole.
-    pub document: usize,
-    /// `spec.containers[0].image`; empty: the document as a whole.
-    pub field: String,
-    pub message: String,
+/// The kinds of object that a directory may hold, in the order in which they are handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    ConfigMap,
+    Secret,
+    Service,
+    EndpointSlice,
+    Pod,
 }
 
-/// Reads one file's text. Objects that are good stand beside the problems of those that are not.
-pub fn read(file: &str, text: &str) -> (Vec<Object>, Vec<Problem>) {
-    let (mut objects, mut problems) = (Vec::new(), Vec::new());
-    let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: false };
-    let documents: Vec<Value> = match serde_saphyr::from_multiple_with_options(text, options) {
-        Ok(d) => d,
-        Err(e) => {
-            problems.push(Problem { file: file.into(), document: 0, field: String::new(), message: e.to_string() });
-            return (objects, problems);
-        }
-    };
-    for (i, mut d) in documents.into_iter().enumerate() {
-        strip_nulls(&mut d);
-        if d.is_null() {
-            continue;
-        }
-        match object(d) {
-            Ok(o) => objects.extend(o),
-            Err((field, message)) => problems.push(Problem { file: file.into(), document: i + 1, field, message }),
+/// What makes an object the same one: kind, namespace and name. Reads `Pod default/web`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Secret => "Secret",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::Pod => "Pod",
         }
     }
-    (objects, problems)
 }
 
-fn strip_nulls(v: &mut Value) {
-    match v {
-        Value::Object(m) => {
-            m.retain(|_, v| !v.is_null());
-            m.values_mut().for_each(strip_nulls);
+impl From<Referent> for Kind {
+    fn from(r: Referent) -> Kind {
+        match r {
+            Referent::ConfigMap => Kind::ConfigMap,
+            Referent::Secret => Kind::Secret,
         }
-        Value::Array(a) => a.iter_mut().for_each(strip_nulls),
-        _ => {}
     }
 }
 
-type Fault = (String, String);
-
-fn typed<T: serde::de::DeserializeOwned>(v: Value) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(v).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
 }
 
-fn object(v: Value) -> Result<Vec<Object>, Fault> {
-    let kind = v.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(match kind.as_str() {
-        "List" => {
-            let items = v.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            let mut out = Vec::new();
-            for item in items {
-                out.extend(object(item)?);
+impl Object {
+    pub fn key(&self) -> Key {
+        let (kind, namespace, name) = match self {
+            Object::Pod(p) => (Kind::Pod, &p.metadata.namespace, &p.metadata.name),
+            Object::Service(s) => (Kind::Service, &s.metadata.namespace, &s.metadata.name),
+            Object::EndpointSlice(s) => (Kind::EndpointSlice, &s.metadata.namespace, &s.metadata.name),
+            Object::Config { kind, metadata, .. } => ((*kind).into(), &metadata.namespace, &metadata.name),
+        };
+        Key { kind, namespace: namespace.clone(), name: name.clone() }
+    }
+}
+
+/// What of the node's configuration decides whether a manifest is good.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Of services, first and last.
+    pub node_ports: (u16, u16),
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { node_ports: (30000, 32767) }
+    }
+}
+
+/// What one file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    /// Those of the documents that are good.
+    pub objects: Vec<Object>,
+    pub problems: Vec<Problem>,
+}
+
+/// Reads one file's text; `file` is what problems call it.
+pub fn read(file: &str, text: &str, rules: &Rules) -> Contents {
+    let mut out = Contents::default();
+    if text.len() > text::MOST_BYTES {
+        let message = format!("the file has {} bytes; {} (10 MiB) are the most", text.len(), text::MOST_BYTES);
+        out.problems.push(Problem { file: file.into(), message, ..Problem::default() });
+        return out;
+    }
+    for (i, document) in text::documents(text).into_iter().enumerate() {
+        let number = i + 1;
+        match document.content {
+            Err(m) => {
+                out.problems.push(Problem { file: file.into(), line: m.line, document: number, message: m.message, ..Problem::default() });
             }
-            out
+            Ok(value) => {
+                let (objects, faults) = kind::objects(value, rules);
+                if faults.is_empty() {
+                    out.objects.extend(objects);
+                }
+                out.problems.extend(faults.into_iter().map(|(object, f)| Problem {
+                    file: file.into(),
+                    line: 0,
+                    document: number,
+                    object,
+                    field: f.field,
+                    message: f.message,
+                }));
+            }
         }
-        "Pod" => {
-            let mut pod: Pod = typed(v)?;
-            default::pod(&mut pod);
-            vec![Object::Pod(Box::new(pod))]
-        }
-        "Service" => {
-            let mut s: Service = typed(v)?;
-            default::namespace(&mut s.metadata.namespace);
-            vec![Object::Service(Box::new(s))]
-        }
-        "EndpointSlice" => {
-            let mut s: EndpointSlice = typed(v)?;
-            default::namespace(&mut s.metadata.namespace);
-            vec![Object::EndpointSlice(Box::new(s))]
-        }
-        "ConfigMap" | "Secret" => vec![config(&kind, &v)?],
-        other => return Err(("kind".into(), format!("this node cannot run a {other:?}"))),
-    })
-}
-
-fn config(kind: &str, v: &Value) -> Result<Object, Fault> {
-    let meta: crate::pod::Meta = typed(v.get("metadata").cloned().unwrap_or_default())?;
-    let strings =
-        |key: &str| -> Result<BTreeMap<String, String>, Fault> { typed(v.get(key).cloned().unwrap_or_else(|| serde_json::json!({}))) };
-    let mut data = ConfigData { kind: v.get("type").and_then(Value::as_str).unwrap_or_default().into(), ..ConfigData::default() };
-    let encoded = if kind == "Secret" { "data" } else { "binaryData" };
-    for (k, text) in strings(encoded)? {
-        use base64::Engine as _;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(&text);
-        let bytes = bytes.map_err(|e| (format!("{encoded}.{k}"), format!("not base64: {e}")))?;
-        data.data.insert(k, bytes.into());
     }
-    for (k, text) in strings(if kind == "Secret" { "stringData" } else { "data" })? {
-        data.data.insert(k, text.into_bytes().into());
-    }
-    let mut namespace = meta.namespace;
-    default::namespace(&mut namespace);
-    let kind = if kind == "Secret" { Referent::Secret } else { Referent::ConfigMap };
-    Ok(Object::Config { kind, namespace, name: meta.name, data })
+    out
 }

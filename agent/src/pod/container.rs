@@ -222,7 +222,7 @@ pub struct Resources {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Quantity>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<String>,
+    pub claims: Vec<serde_json::Value>,
 }
 
 impl Resources {

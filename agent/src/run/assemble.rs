@@ -12,15 +12,15 @@ use super::process::{self, Lock};
 use super::runner::Runner;
 use super::server::{self, Changes, Server};
 use super::services::{self, Services};
-use super::sources::manifests;
+use super::sources::manifests::Manifests;
 use super::state_dir::StateDir;
 use super::{clock, lookout};
 use crate::cgroup::{Driver, Layout, values};
 use crate::env::NodeFacts;
 use crate::lone::Lone;
 use crate::lone::addresses::{ParseRangeError, Range, Ranges};
+use crate::node::NodeState;
 use crate::node::state::NodeConfig;
-use crate::node::{Event, NodeState};
 use crate::plan::backoff;
 use crate::work::dns::Resolv;
 use longshore_cri::client::{self, CgroupDriver, Client};
@@ -144,31 +144,9 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tokio::task::spawn_local(lookout::relist(observer.clone(), to.clone()));
     tokio::task::spawn_local(lookout::exits(client.clone(), observer, exits, to.clone()));
     tokio::task::spawn_local(lookout::events(client, to.clone()));
-    let dir = o.manifests.clone();
-    tokio::task::spawn_local(async move {
-        let mut known = manifests::Contents::default();
-        loop {
-            let fresh = manifests::read(&dir);
-            services.set_objects(fresh.services.clone(), fresh.slices.clone());
-            for (k, d) in &fresh.configs {
-                if known.configs.get(k) != Some(d) {
-                    let (kind, namespace, name) = k.clone();
-                    let _ = to.send(Event::SetConfig { kind, namespace, name, data: d.clone() }).await;
-                }
-            }
-            for (uid, p) in &fresh.pods {
-                if known.pods.get(uid) != Some(p) {
-                    let _ = to.send(Event::SetPod(p.clone())).await;
-                }
-            }
-            for uid in known.pods.keys().filter(|u| !fresh.pods.contains_key(u)) {
-                let _ = to.send(Event::RemovePod(uid.clone())).await;
-            }
-            let _ = to.send(Event::SourcesReady).await;
-            known = fresh;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    });
+    let rules = crate::manifest::Rules { node_ports: o.node_ports };
+    let directory = Manifests::new(o.manifests.clone(), &o.state_dir, rules);
+    tokio::task::spawn_local(directory.run(to.clone(), Box::new(move |list, slices| services.set_objects(list, slices))));
     event_loop.run().await;
     Ok(())
 }

@@ -1,73 +1,305 @@
 //! The manifests directory: reads it, watches it, and tells what changed.
+//!
+//! Owns the watch and the copies of the files that were good last (`manifests/` in the state directory);
+//! what follows from the files is decided by `manifest::store`. Must never act on a file that is still
+//! being written, nor before the record of identities is on disk. Tests: `agent/tests/manifests_dir.rs`.
 
-use crate::manifest::{self, Object};
-use crate::pod::{ConfigData, Pod, PodUid, Referent};
+use super::files::{self, Listing, Stamp};
+use super::watch::{Nudge, Watch};
+use crate::manifest::store::{Diff, Record, Settled, Store};
+use crate::manifest::{self, Contents, Kind, Problem, Rules};
+use crate::node::Event;
+use crate::pod::Referent;
+use crate::run::{clock, state_dir};
 use longshore_dataplane::wire::{EndpointSlice, Service};
 use sha2::{Digest as _, Sha256};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-/// Everything that the directory holds, by kind.
+/// Under the watch: how often everything is looked at even if nothing was heard.
+const SLOW: Duration = Duration::from_secs(20);
+/// How often to look for a directory that is not there.
+const ABSENT: Duration = Duration::from_secs(1);
+/// A burst of changes is one change.
+const COALESCE: Duration = Duration::from_millis(50);
+/// An editor that renames away and writes anew is no removal.
+const FILE_GONE: Duration = Duration::from_millis(250);
+/// Nor is a directory that is being replaced.
+const DIR_GONE: Duration = Duration::from_secs(2);
+/// Texts beyond this are parsed on a thread of their own, in bytes.
+const LARGE: usize = 1 << 20;
+
+/// A source of objects: a directory, or a single file.
+pub struct Manifests {
+    path: PathBuf,
+    rules: Rules,
+    record: PathBuf,
+    copies_dir: PathBuf,
+    store: Store,
+    /// As each file was when it was read last.
+    stamps: BTreeMap<String, Stamp>,
+    /// Since when each file is missing.
+    missing: BTreeMap<String, Instant>,
+    /// Texts read in this round, for the copies.
+    fresh: BTreeMap<String, String>,
+    /// Digests of the copies.
+    copies: BTreeMap<String, [u8; 32]>,
+    problems: Problems,
+    /// The directory was looked at once.
+    begun: bool,
+}
+
+/// What is wrong with the directory at present, shared with whoever shows it.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
-    pub pods: BTreeMap<PodUid, Arc<Pod>>,
-    pub services: Vec<Arc<Service>>,
-    pub slices: Vec<Arc<EndpointSlice>>,
-    pub configs: BTreeMap<(Referent, String, String), Arc<ConfigData>>,
-}
+pub struct Problems(Rc<RefCell<Vec<Problem>>>);
 
-/// Files in order of their names.
-pub fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"))
-        .filter(|p| p.file_name().is_some_and(|n| !n.to_string_lossy().starts_with('.')))
-        .collect();
-    out.sort();
-    out
-}
-
-pub fn read(dir: &Path) -> Contents {
-    let mut out = Contents::default();
-    for path in files(dir) {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let (objects, problems) = manifest::read(&path.display().to_string(), &text);
-        for p in problems {
-            tracing::error!(file = %p.file, document = p.document, field = %p.field, "{}", p.message);
-        }
-        for o in objects {
-            add(&mut out, o);
-        }
-    }
-    out
-}
-
-fn add(out: &mut Contents, o: Object) {
-    match o {
-        Object::Pod(mut p) => {
-            p.metadata.uid = uid(&p);
-            out.pods.insert(p.uid(), Arc::new(*p));
-        }
-        Object::Service(s) => out.services.push(Arc::new(*s)),
-        Object::EndpointSlice(s) => out.slices.push(Arc::new(*s)),
-        Object::Config { kind, namespace, name, data } => {
-            out.configs.insert((kind, namespace, name), Arc::new(data));
-        }
+impl Problems {
+    /// In order of files and documents.
+    pub fn list(&self) -> Vec<Problem> {
+        self.0.borrow().clone()
     }
 }
 
-/// Stable for one name and everything that a running pod cannot change.
-fn uid(p: &Pod) -> String {
-    let mut fixed = p.clone();
-    fixed.metadata = crate::pod::Meta { name: p.metadata.name.clone(), namespace: p.metadata.namespace.clone(), ..Default::default() };
-    for c in fixed.spec.containers.iter_mut().chain(&mut fixed.spec.init_containers) {
-        c.image.clear();
+/// Takes the services and slices of the directory, whole.
+pub type SetServices = Box<dyn Fn(Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>)>;
+
+impl Manifests {
+    /// Reads what the process before left in the state directory.
+    pub fn new(path: PathBuf, state_dir: &Path, rules: Rules) -> Manifests {
+        let record = state_dir.join("objects.json");
+        let copies_dir = state_dir.join("manifests");
+        let mut out = Manifests {
+            store: Store::new(read_record(&record)),
+            path,
+            rules,
+            record,
+            copies_dir,
+            stamps: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            problems: Problems::default(),
+            begun: false,
+        };
+        out.prime();
+        out
     }
-    let digest = Sha256::digest(serde_json::to_vec(&fixed).expect("plain data serialises"));
-    let hex: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+
+    pub fn problems(&self) -> Problems {
+        self.problems.clone()
+    }
+
+    fn prime(&mut self) {
+        if let Err(error) = files::private_dir(&self.copies_dir) {
+            tracing::warn!(path = %self.copies_dir.display(), %error, "no copies of good manifests can be kept");
+        }
+        let Ok(listing) = files::list(&self.copies_dir) else { return };
+        for name in listing.files.into_keys() {
+            match files::text(&self.copies_dir.join(&name)) {
+                Ok(text) => {
+                    self.copies.insert(name.clone(), Sha256::digest(&text).into());
+                    let contents = manifest::read(&name, &text, &self.rules);
+                    self.store.prime(&name, contents);
+                }
+                Err(error) => tracing::warn!(file = %name, %error, "the copy of a good manifest cannot be read"),
+            }
+        }
+    }
+
+    /// Watches until the receiver goes away.
+    pub async fn run(mut self, to: mpsc::Sender<Event>, set_services: SetServices) {
+        let mut watch = Watch::new(&self.path);
+        let mut ready = false;
+        while !to.is_closed() {
+            let there = watch.arm();
+            let busy = self.scan(&watch).await;
+            let settled = self.settle();
+            if !self.tell(settled, &to, &set_services).await {
+                return;
+            }
+            if !ready && to.send(Event::SourcesReady).await.is_err() {
+                return;
+            }
+            ready = true;
+            let wait = match busy {
+                Some(wait) => wait,
+                None if there => SLOW,
+                None => ABSENT,
+            };
+            let heard = tokio::select! {
+                () = to.closed() => return,
+                n = watch.heard(wait) => n,
+            };
+            if heard == Nudge::Heard {
+                watch.drain(COALESCE).await;
+            }
+        }
+    }
+
+    /// Reads what changed. Some: something is under way; look again then.
+    async fn scan(&mut self, watch: &Watch) -> Option<Duration> {
+        self.directory_problems(Vec::new());
+        let listing = match files::list(&self.path) {
+            Ok(l) => l,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Listing::default(),
+            Err(e) => {
+                // Whatever it was, it is no reason to end what runs.
+                let message = format!("cannot be read: {e}; what it held goes on");
+                self.directory_problems(vec![Problem { file: self.path.display().to_string(), message, ..Problem::default() }]);
+                return None;
+            }
+        };
+        let mut busy = self.missing(&listing);
+        for (name, stamp) in listing.files {
+            if let Some(wait) = watch.being_written(&name, stamp.alone) {
+                busy.push(wait);
+            } else if self.stamps.get(&name) != Some(&stamp) {
+                self.read(&name, stamp).await;
+            }
+        }
+        self.begun = true;
+        busy.into_iter().min()
+    }
+
+    /// Drops the files that are gone for good; says how long to wait for the others.
+    fn missing(&mut self, listing: &Listing) -> Vec<Duration> {
+        self.missing.retain(|n, _| !listing.files.contains_key(n));
+        let grace = match () {
+            // What went before the daemon started is not to be started once more.
+            () if !self.begun => Duration::ZERO,
+            () if self.path.exists() => FILE_GONE,
+            () => DIR_GONE,
+        };
+        let gone: Vec<String> = self.store.files().filter(|n| !listing.files.contains_key(*n)).map(str::to_owned).collect();
+        let mut busy = Vec::new();
+        for name in gone {
+            let since = *self.missing.entry(name.clone()).or_insert_with(Instant::now);
+            let wait = grace.saturating_sub(since.elapsed());
+            if wait.is_zero() {
+                self.missing.remove(&name);
+                self.store.remove_file(&name);
+                self.stamps.remove(&name);
+            } else {
+                busy.push(wait);
+            }
+        }
+        busy
+    }
+
+    fn directory_problems(&self, list: Vec<Problem>) {
+        *self.problems.0.borrow_mut() = list;
+    }
+
+    async fn read(&mut self, name: &str, stamp: Stamp) {
+        let path = if stamp.alone { self.path.clone() } else { self.path.join(name) };
+        match files::text(&path) {
+            Ok(text) => {
+                let (contents, text) = self.parse(name, text).await;
+                self.store.set_file(name, contents);
+                self.stamps.insert(name.to_owned(), stamp);
+                self.fresh.insert(name.to_owned(), text);
+            }
+            Err(e) => {
+                self.store.set_unreadable(name, &e.to_string());
+                self.stamps.remove(name);
+            }
+        }
+    }
+
+    async fn parse(&self, name: &str, text: String) -> (Contents, String) {
+        if text.len() <= LARGE {
+            return (manifest::read(name, &text, &self.rules), text);
+        }
+        let (file, rules) = (name.to_owned(), self.rules.clone());
+        let job = tokio::task::spawn_blocking(move || (manifest::read(&file, &text, &rules), text));
+        job.await.expect("parsing does not panic")
+    }
+
+    /// Writes down what must survive, and says what is new.
+    fn settle(&mut self) -> Settled {
+        let directory = std::mem::take(&mut *self.problems.0.borrow_mut());
+        let settled = self.store.settle(clock::now().wall, directory);
+        *self.problems.0.borrow_mut() = self.store.problems().to_vec();
+        if let Some(record) = &settled.record {
+            let bytes = serde_json::to_vec_pretty(record).expect("plain data serialises");
+            if let Err(error) = state_dir::replace(&self.record, &bytes, true) {
+                tracing::error!(%error, "the record of objects could not be written; pods may get other uids after a restart");
+            }
+        }
+        for p in &settled.new_problems {
+            tracing::error!("{p}");
+        }
+        for file in &settled.mended {
+            tracing::info!(%file, "the file has no problem any more");
+        }
+        self.copy();
+        settled
+    }
+
+    /// Keeps the files that are good, for a start that finds them broken.
+    fn copy(&mut self) {
+        for (name, text) in std::mem::take(&mut self.fresh) {
+            let digest: [u8; 32] = Sha256::digest(&text).into();
+            if !self.store.is_good(&name) || self.copies.get(&name) == Some(&digest) {
+                continue;
+            }
+            match files::write_private(&self.copies_dir.join(&name), text.as_bytes()) {
+                Ok(()) => {
+                    self.copies.insert(name, digest);
+                }
+                Err(error) => tracing::warn!(file = %name, %error, "no copy of a good manifest could be kept"),
+            }
+        }
+        let gone: Vec<String> = self.copies.keys().filter(|n| !self.store.files().any(|f| f == *n)).cloned().collect();
+        for name in gone {
+            self.copies.remove(&name);
+            let _ = std::fs::remove_file(self.copies_dir.join(&name));
+        }
+    }
+
+    /// False: nobody listens any more.
+    async fn tell(&self, settled: Settled, to: &mpsc::Sender<Event>, set_services: &SetServices) -> bool {
+        let Diff { set_configs, remove_configs, services, set_pods, remove_pods } = settled.diff;
+        let referent = |k: Kind| if k == Kind::Secret { Referent::Secret } else { Referent::ConfigMap };
+        let mut events: Vec<Event> = Vec::new();
+        events.extend(set_configs.into_iter().map(|(k, data)| Event::SetConfig {
+            kind: referent(k.kind),
+            namespace: k.namespace,
+            name: k.name,
+            data,
+        }));
+        events.extend(remove_configs.into_iter().map(|k| Event::RemoveConfig {
+            kind: referent(k.kind),
+            namespace: k.namespace,
+            name: k.name,
+        }));
+        // Before the pods: their environments announce the services.
+        if let Some((services, slices)) = services {
+            set_services(services, slices);
+        }
+        events.extend(set_pods.into_iter().map(Event::SetPod));
+        events.extend(remove_pods.into_iter().map(Event::RemovePod));
+        for e in events {
+            if to.send(e).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn read_record(path: &Path) -> Record {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the record of objects cannot be read; it is begun anew");
+            Record::new()
+        }),
+        Err(_) => Record::new(),
+    }
 }

@@ -1,3 +1,7 @@
 //! Where objects come from.
 
+mod files;
 pub mod manifests;
+mod watch;
+
+pub use files::{list, text};

@@ -1,0 +1,365 @@
+//! The directory as it stands: which file holds which object, what was good last, who has which uid.
+//!
+//! Owns the last good version of every object and the record of identities (`objects.json`). A file
+//! with a fault keeps the objects it had; of two objects of one name the one in the first file counts.
+//! Must never do I/O: contents come in, a `Settled` goes out. After a crash it is primed with the copies
+//! of the files that were good last, and the record. Tests: `tests/store.rs`.
+
+use super::change::{self, Change};
+use super::{Contents, Key, Object, Problem, endpoints};
+use crate::pod::{ConfigData, Pod, PodUid};
+use crate::time::Wall;
+use longshore_dataplane::wire::{EndpointSlice, ObjectMeta, Service};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How many removed objects are remembered, so that one that comes back is known to be another.
+const REMEMBERED: usize = 1000;
+/// How many forms of one pod are remembered.
+const FORMS: usize = 32;
+
+/// What the server owns of one object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Identity {
+    pub uid: String,
+    pub created: Wall,
+    /// Pods only: counts changes of the spec from 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: i64,
+    /// Digests of `change`; pods only.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    fixed: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    spec: String,
+    /// How often each form was begun anew, by digest; absent: once.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    incarnations: BTreeMap<String, u32>,
+    /// Set: it is gone, and only its uids are remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<Wall>,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// Identities by `Pod default/web`: the content of `objects.json`.
+pub type Record = BTreeMap<String, Identity>;
+
+/// One object, shared with whoever was told of it.
+#[derive(Clone, Debug, PartialEq)]
+enum Stored {
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    Slice(Arc<EndpointSlice>),
+    Config(Arc<ConfigData>),
+}
+
+#[derive(Debug, Default)]
+struct File {
+    objects: BTreeMap<Key, Stored>,
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug, Default)]
+pub struct Store {
+    record: Record,
+    files: BTreeMap<String, File>,
+    /// One for each key, with its identity.
+    live: BTreeMap<Key, Stored>,
+    /// What the node was told.
+    told: BTreeMap<Key, Stored>,
+    told_services: bool,
+    problems: Vec<Problem>,
+}
+
+/// Services and slices, whole.
+pub type Services = (Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>);
+
+/// What is to be told, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Diff {
+    pub set_configs: Vec<(Key, Arc<ConfigData>)>,
+    pub remove_configs: Vec<Key>,
+    /// All services and slices, when any changed.
+    pub services: Option<Services>,
+    /// New ones, and ones that change under their uid.
+    pub set_pods: Vec<Arc<Pod>>,
+    pub remove_pods: Vec<PodUid>,
+}
+
+/// What follows from what the files hold now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settled {
+    /// To be written down before anything else is done.
+    pub record: Option<Record>,
+    pub diff: Diff,
+    /// Those that were not there before.
+    pub new_problems: Vec<Problem>,
+    /// Files that have no problem any more.
+    pub mended: BTreeSet<String>,
+}
+
+impl Store {
+    pub fn new(record: Record) -> Store {
+        Store { record, ..Store::default() }
+    }
+
+    /// What was good last, from before the daemon started.
+    pub fn prime(&mut self, file: &str, contents: Contents) {
+        self.set_file(file, Contents { problems: Vec::new(), ..contents });
+        self.live = self.winners().0.into_iter().map(|(k, f)| (k.clone(), self.files[&f].objects[&k].clone())).collect();
+    }
+
+    /// A file was read. While it has problems, what it held before and holds no more stays.
+    pub fn set_file(&mut self, name: &str, contents: Contents) {
+        let old = self.files.remove(name).unwrap_or_default();
+        let mut file = File { objects: BTreeMap::new(), problems: contents.problems };
+        let broken = !file.problems.is_empty();
+        for o in contents.objects {
+            let key = o.key();
+            if file.objects.contains_key(&key) {
+                file.problems.push(about(name, &key, "it stands twice in this file; the first counts"));
+                continue;
+            }
+            let mut new = stored(o);
+            if let Some(was) = old.objects.get(&key)
+                && let Some(why) = unchangeable(was, &new)
+            {
+                file.problems.push(about(name, &key, why));
+                new = was.clone();
+            }
+            file.objects.insert(key, new);
+        }
+        if broken {
+            for (key, o) in old.objects {
+                file.objects.entry(key).or_insert(o);
+            }
+        }
+        self.files.insert(name.to_owned(), file);
+    }
+
+    /// A file is there and cannot be read: what it held stays.
+    pub fn set_unreadable(&mut self, name: &str, why: &str) {
+        let file = self.files.entry(name.to_owned()).or_default();
+        file.problems = vec![Problem { file: name.to_owned(), message: why.to_owned(), ..Problem::default() }];
+    }
+
+    pub fn remove_file(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+
+    /// Whether all that the file holds was taken.
+    pub fn is_good(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|f| f.problems.is_empty())
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// All problems there are, by file and document.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Draws the conclusions. `more` are problems of the directory itself.
+    pub fn settle(&mut self, now: Wall, more: Vec<Problem>) -> Settled {
+        let (winners, duplicates) = self.winners();
+        let before = self.record.clone();
+        let mut live = BTreeMap::new();
+        for (key, file) in winners {
+            let prior = self.live.get(&key).cloned();
+            let identity = identify(self.record.get(&key.to_string()), &key, prior.as_ref(), &self.files[&file].objects[&key], now);
+            let object = self.files.get_mut(&file).and_then(|f| f.objects.get_mut(&key)).expect("the winner is there");
+            fill(object, &identity);
+            if let Some(p) = prior.filter(|p| p == object) {
+                *object = p;
+            }
+            live.insert(key.clone(), object.clone());
+            self.record.insert(key.to_string(), identity);
+        }
+        self.live = live;
+        self.bury(now);
+        let mut problems: Vec<Problem> = self.files.values().flat_map(|f| f.problems.clone()).chain(duplicates).chain(more).collect();
+        problems.sort();
+        let files = |list: &[Problem]| list.iter().map(|p| p.file.clone()).collect::<BTreeSet<_>>();
+        let mended = &files(&self.problems) - &files(&problems);
+        let new_problems = problems.iter().filter(|p| !self.problems.contains(p)).cloned().collect();
+        self.problems = problems;
+        let record = (self.record != before).then(|| self.record.clone());
+        Settled { record, diff: self.diff(), new_problems, mended }
+    }
+
+    /// Which file's object counts for each key; the others are told.
+    fn winners(&self) -> (BTreeMap<Key, String>, Vec<Problem>) {
+        let mut out: BTreeMap<Key, String> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (name, file) in &self.files {
+            for key in file.objects.keys() {
+                match out.get(key) {
+                    Some(first) => problems.push(about(name, key, &format!("it stands in {first} already; that one counts"))),
+                    None => {
+                        out.insert(key.clone(), name.clone());
+                    }
+                }
+            }
+        }
+        (out, problems)
+    }
+
+    /// Marks what is gone, and forgets what has been gone longest.
+    fn bury(&mut self, now: Wall) {
+        let alive: BTreeSet<String> = self.live.keys().map(ToString::to_string).collect();
+        for (key, i) in &mut self.record {
+            if !alive.contains(key) && i.removed.is_none() {
+                i.removed = Some(now.truncated());
+            }
+        }
+        let mut gone: Vec<(Wall, String)> = self.record.iter().filter_map(|(k, i)| Some((i.removed?, k.clone()))).collect();
+        if gone.len() > REMEMBERED {
+            gone.sort();
+            for (_, key) in &gone[..gone.len() - REMEMBERED] {
+                self.record.remove(key);
+            }
+        }
+    }
+
+    fn diff(&mut self) -> Diff {
+        let mut out = Diff::default();
+        let mut services_changed = !self.told_services;
+        for (key, new) in &self.live {
+            if self.told.get(key) == Some(new) {
+                continue;
+            }
+            match new {
+                Stored::Pod(p) => out.set_pods.push(p.clone()),
+                Stored::Config(c) => out.set_configs.push((key.clone(), c.clone())),
+                Stored::Service(_) | Stored::Slice(_) => services_changed = true,
+            }
+        }
+        for (key, old) in self.told.iter().filter(|(k, _)| !self.live.contains_key(k)) {
+            match old {
+                Stored::Pod(p) => out.remove_pods.push(p.uid()),
+                Stored::Config(_) => out.remove_configs.push(key.clone()),
+                Stored::Service(_) | Stored::Slice(_) => services_changed = true,
+            }
+        }
+        out.services = services_changed.then(|| self.services());
+        self.told_services = true;
+        self.told.clone_from(&self.live);
+        out
+    }
+
+    fn services(&self) -> Services {
+        let (mut services, mut slices) = Services::default();
+        for o in self.live.values() {
+            match o {
+                Stored::Service(s) => services.push(s.clone()),
+                Stored::Slice(s) => slices.push(s.clone()),
+                Stored::Pod(_) | Stored::Config(_) => {}
+            }
+        }
+        // Endpoints are not mirrored where the service has a selector.
+        slices.retain(|slice| {
+            let m = &slice.metadata;
+            let mirrored = m.labels.get("endpointslice.kubernetes.io/managed-by").is_some_and(|v| v == endpoints::MIRRORED);
+            let of = |s: &Arc<Service>| {
+                s.metadata.namespace == m.namespace && m.labels.get("kubernetes.io/service-name") == Some(&s.metadata.name)
+            };
+            !mirrored || !services.iter().any(|s| of(s) && !s.spec.selector.is_empty())
+        });
+        (services, slices)
+    }
+}
+
+fn about(file: &str, key: &Key, message: &str) -> Problem {
+    Problem { file: file.to_owned(), object: key.to_string(), message: message.to_owned(), ..Problem::default() }
+}
+
+fn stored(o: Object) -> Stored {
+    match o {
+        Object::Pod(p) => Stored::Pod(Arc::from(p)),
+        Object::Service(s) => Stored::Service(Arc::from(s)),
+        Object::EndpointSlice(s) => Stored::Slice(Arc::from(s)),
+        Object::Config { data, .. } => Stored::Config(Arc::new(data)),
+    }
+}
+
+/// What an API server refuses at an update of a ConfigMap or a Secret.
+fn unchangeable(old: &Stored, new: &Stored) -> Option<&'static str> {
+    let (Stored::Config(old), Stored::Config(new)) = (old, new) else { return None };
+    if old.immutable && old != new {
+        return Some("Forbidden: field is immutable when `immutable` is set; the old one stays until the object is removed");
+    }
+    (old.kind != new.kind).then_some("Forbidden: field `type` is immutable; the old one stays until the object is removed")
+}
+
+/// Who the object is: the one known by its name, or a new one.
+fn identify(known: Option<&Identity>, key: &Key, prior: Option<&Stored>, new: &Stored, now: Wall) -> Identity {
+    let (fixed, spec) = match new {
+        Stored::Pod(p) => (change::fixed(p), change::spec(p)),
+        _ => (String::new(), String::new()),
+    };
+    let Some(known) = known else { return begin(key, fixed, spec, BTreeMap::new(), now) };
+    // A digest may differ after an upgrade of the daemon; what stood there before is then compared by
+    // the types of today.
+    let change = match (prior, new) {
+        (Some(Stored::Pod(old)), Stored::Pod(new)) => Some(change::change(old, new)),
+        _ => None,
+    };
+    let same_spec = known.spec == spec
+        || match (prior, new) {
+            (Some(Stored::Pod(old)), Stored::Pod(new)) => old.spec == new.spec,
+            _ => false,
+        };
+    let goes_on = known.removed.is_none()
+        && (same_spec
+            || match change {
+                Some(change) => !matches!(change, Change::Replace),
+                None => known.fixed == fixed,
+            });
+    if !goes_on {
+        return begin(key, fixed, spec, known.incarnations.clone(), now);
+    }
+    Identity { generation: known.generation + i64::from(!same_spec), fixed, spec, ..known.clone() }
+}
+
+/// A uid that this form of the object never had before.
+fn begin(key: &Key, fixed: String, spec: String, mut incarnations: BTreeMap<String, u32>, now: Wall) -> Identity {
+    let form = fixed.chars().take(16).collect::<String>();
+    if incarnations.len() >= FORMS && !incarnations.contains_key(&form) {
+        incarnations.pop_first();
+    }
+    let n = *incarnations.entry(form).and_modify(|n| *n += 1).or_insert(0);
+    let is_pod = !fixed.is_empty();
+    Identity {
+        uid: change::uid(key.kind.as_str(), &key.namespace, &key.name, &fixed, n),
+        created: now.truncated(),
+        generation: i64::from(is_pod),
+        fixed,
+        spec,
+        incarnations,
+        removed: None,
+    }
+}
+
+fn fill(o: &mut Stored, i: &Identity) {
+    let wire = |m: &mut ObjectMeta| {
+        m.uid.clone_from(&i.uid);
+        m.creation_timestamp = Some(i.created.rfc3339());
+    };
+    match o {
+        Stored::Pod(p) => {
+            let m = &mut Arc::make_mut(p).metadata;
+            m.uid.clone_from(&i.uid);
+            m.creation_timestamp = Some(i.created);
+            m.generation = i.generation;
+        }
+        Stored::Service(s) => wire(&mut Arc::make_mut(s).metadata),
+        Stored::Slice(s) => wire(&mut Arc::make_mut(s).metadata),
+        Stored::Config(_) => {}
+    }
+}

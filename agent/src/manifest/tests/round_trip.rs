@@ -1,0 +1,120 @@
+use super::{pod_of, read};
+use crate::manifest::{Object, Rules};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// The object as a manifest, as `longshore get -o json` would print it.
+fn render(o: &Object) -> Value {
+    let (kind, version, mut v) = match o {
+        Object::Pod(p) => ("Pod", "v1", serde_json::to_value(p).unwrap()),
+        Object::Service(s) => ("Service", "v1", serde_json::to_value(s).unwrap()),
+        Object::EndpointSlice(s) => ("EndpointSlice", "discovery.k8s.io/v1", serde_json::to_value(s).unwrap()),
+        Object::Config { .. } => panic!("not rendered"),
+    };
+    v["kind"] = kind.into();
+    v["apiVersion"] = version.into();
+    v
+}
+
+fn again(o: &Object) -> Object {
+    for text in [render(o).to_string(), serde_saphyr::to_string(&render(o)).unwrap()] {
+        let c = read("f", &text, &Rules::default());
+        assert_eq!(c.problems, [], "{text}");
+        assert_eq!(c.objects, std::slice::from_ref(o), "{text}");
+    }
+    o.clone()
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z]([-a-z0-9]{0,8}[a-z0-9])?"
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![Just("yes".to_owned()), Just("0644".to_owned()), Just("~".to_owned()), Just("1e3".to_owned()), "[ -~äß\n\t]{0,12}"]
+}
+
+fn quantity() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (1..2000_u32).prop_map(|n| format!("{n}m")),
+        (1..64_u32).prop_map(|n| n.to_string()),
+        (1..999_u32).prop_map(|n| format!("{n}Mi"))
+    ]
+}
+
+prop_compose! {
+    fn a_container()(
+        image in "[a-z]{1,6}(:[a-z0-9]{1,4})?",
+        env in proptest::collection::btree_map("[A-Z]{1,6}", text(), 0..4),
+        command in proptest::collection::vec(text(), 0..3),
+        ports in proptest::collection::btree_set(1..65535_u16, 0..3),
+        cpu in proptest::option::of(quantity()),
+        period in 0..20_i64,
+        probe in 0..4_u8,
+        privileged in any::<bool>(),
+        stdin in any::<bool>(),
+        mount in any::<bool>(),
+    ) -> Value {
+        let env: Vec<Value> = env.into_iter().map(|(k, v)| json!({"name": k, "value": v})).collect();
+        let ports: Vec<Value> = ports.into_iter().map(|p| json!({"containerPort": p})).collect();
+        let mut c = json!({"image": image, "env": env, "command": command, "ports": ports, "stdin": stdin});
+        if let Some(cpu) = cpu { c["resources"] = json!({"limits": {"cpu": cpu}}); }
+        let handler = match probe { 0 => json!({"exec": {"command": ["a"]}}), 1 => json!({"httpGet": {"port": "http"}}), _ => json!({"grpc": {"port": 9}}) };
+        if probe < 3 { c["livenessProbe"] = handler; c["livenessProbe"]["periodSeconds"] = period.into(); }
+        if privileged { c["securityContext"] = json!({"privileged": true}); }
+        if mount { c["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]); }
+        c
+    }
+}
+
+prop_compose! {
+    fn a_pod()(
+        name in name(),
+        labels in proptest::collection::btree_map("[a-z]{1,5}", "[a-z0-9]{0,5}", 0..3),
+        annotations in proptest::collection::btree_map("[a-z]{1,5}", text(), 0..3),
+        mut containers in proptest::collection::vec(a_container(), 1..4),
+        host_network in any::<bool>(),
+        grace in 0..100_i64,
+        restart in prop_oneof![Just("Always"), Just("Never"), Just("OnFailure")],
+        source in prop_oneof![Just(json!({"emptyDir": {}})), Just(json!({"nfs": {"server": "s", "path": "/"}})), Just(json!({"configMap": {"name": "m", "defaultMode": 256}})), Just(json!({}))],
+    ) -> Value {
+        for (i, c) in containers.iter_mut().enumerate() { c["name"] = format!("c{i}").into(); }
+        let mut volume = source;
+        volume["name"] = "v".into();
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels, "annotations": annotations},
+            "spec": {"containers": containers, "hostNetwork": host_network, "terminationGracePeriodSeconds": grace, "restartPolicy": restart, "volumes": [volume]}})
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_parsed_and_rendered_parses_to_the_same(v in a_pod()) {
+        let p = pod_of(&v.to_string());
+        again(&Object::Pod(Box::new(p)));
+    }
+
+    #[test]
+    fn nothing_makes_the_reader_panic(text in "\\PC{0,200}") {
+        let _ = read("f", &text, &Rules::default());
+    }
+
+    #[test]
+    fn a_document_is_taken_whole_or_not_at_all(v in a_pod(), at in 0..400_usize, byte in any::<u8>()) {
+        let mut bytes = v.to_string().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte & 0x7f;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let c = read("f", &text, &Rules::default());
+        prop_assert!(c.objects.is_empty() || c.problems.is_empty(), "{}", text);
+    }
+}
+
+#[test]
+fn services_and_slices_survive_too() {
+    for text in [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: NodePort, sessionAffinity: ClientIP, selector: {a: b}, ports: [{port: 80, targetPort: http}]}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: ExternalName, externalName: example.com}\n",
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s}\naddressType: IPv4\nendpoints: [{addresses: [10.1.2.3], hints: {forZones: [{name: a}]}}]\nports: [{port: 80}]\n",
+    ] {
+        again(&super::one(text));
+    }
+}
