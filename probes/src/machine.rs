@@ -49,6 +49,11 @@ impl Machine {
         Machine { kind, settings, verdict, last: None, in_a_row: 0, due: Some(due), in_flight: false }
     }
 
+    /// The startup probe of a container that had started before the daemon did: it is not asked again.
+    pub fn passed(settings: Settings) -> Machine {
+        Machine { kind: ProbeKind::Startup, settings, verdict: Verdict::Success, last: None, in_a_row: 0, due: None, in_flight: false }
+    }
+
     pub fn kind(&self) -> ProbeKind {
         self.kind
     }
@@ -100,8 +105,12 @@ impl Machine {
         let ok = match outcome {
             Outcome::Success(_) | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
-            Outcome::Error(_) => return Effect::default(),
+            Outcome::Error(_) | Outcome::Unreadable(_) => return Effect::default(),
         };
+        if self.due.is_none() {
+            // The pod began to end while this check was under way: it decides nothing any more.
+            return Effect::default();
+        }
         if self.last == Some(ok) {
             self.in_a_row = self.in_a_row.saturating_add(1);
         } else {
@@ -202,6 +211,27 @@ mod tests {
         let mut m = fresh(ProbeKind::Liveness, 1, 1);
         assert_eq!(m.observe(&Outcome::Error("x".into())), Effect::default());
         assert_eq!(m.verdict(), Verdict::Success);
+    }
+
+    #[test]
+    fn a_check_under_way_when_the_pod_ends_kills_nothing() {
+        for kind in [ProbeKind::Liveness, ProbeKind::Startup] {
+            let mut m = fresh(kind, 1, 1);
+            m.begin(Duration::from_secs(105));
+            m.pod_is_ending();
+            assert_eq!(m.observe(&bad()), Effect::default());
+            assert_eq!((m.verdict(), m.due()), (Verdict::Success, None));
+        }
+    }
+
+    #[test]
+    fn readiness_is_asked_to_the_end() {
+        let mut m = fresh(ProbeKind::Readiness, 1, 1);
+        m.observe(&ok());
+        m.begin(Duration::from_secs(105));
+        m.pod_is_ending();
+        assert_eq!(m.observe(&bad()).changed, Some(Verdict::Failure));
+        assert_eq!(m.due(), Some(Duration::from_secs(115)));
     }
 
     #[test]

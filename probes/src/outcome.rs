@@ -10,12 +10,24 @@ pub enum Outcome {
     Failure(String),
     /// The check itself could not be made: it says nothing about the container.
     Error(String),
+    /// An answer came and could not be read to its end: it says nothing either.
+    Unreadable(String),
 }
 
 impl Outcome {
+    /// What the check itself came to where it says nothing about the container, as events have it:
+    /// `Liveness probe errored and resulted in unknown state: ...`.
+    pub fn error_state(&self) -> Option<&'static str> {
+        match self {
+            Outcome::Error(_) => Some("unknown"),
+            Outcome::Unreadable(_) => Some("failure"),
+            _ => None,
+        }
+    }
+
     pub fn text(&self) -> &str {
         match self {
-            Outcome::Success(t) | Outcome::Warning(t) | Outcome::Failure(t) | Outcome::Error(t) => t,
+            Outcome::Success(t) | Outcome::Warning(t) | Outcome::Failure(t) | Outcome::Error(t) | Outcome::Unreadable(t) => t,
         }
     }
 }

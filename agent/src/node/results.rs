@@ -4,7 +4,7 @@ use super::effect::Effect;
 use super::event::PullReport;
 use super::reconcile::event;
 use super::state::PodEntry;
-use crate::plan::{Host, ImageState, Life, PullFailure, StartFailure, Verdict};
+use crate::plan::{Host, ImageState, Life, PullFailure, StartFailure};
 use crate::time::{Mono, Now, go_duration};
 use crate::work::{Failure, FailureKind, Finished, Work, WorkResult};
 use longshore_probes::{Outcome, ProbeKind};
@@ -14,6 +14,8 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_secs(10);
 /// Pause after a kill or a clean-up that failed: soon, because something is to be gone.
 const RETRY_END: Duration = Duration::from_secs(2);
+/// The reason of a container whose postStart hook failed.
+pub const POST_START: &str = "PostStartHookError";
 const PULL_INITIAL: Duration = Duration::from_secs(10);
 const PULL_MAX: Duration = Duration::from_secs(300);
 
@@ -47,10 +49,12 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
             }
             out.push(event(&pod, Some(&s.name), false, "Created", "Container created".into()));
             out.push(event(&pod, Some(&s.name), false, "Started", "Container started".into()));
+            out.extend(fallback(&pod, f));
         }
         Work::Resume { name, .. } => {
             e.verdicts.failures.remove(&name);
             out.push(event(&pod, Some(&name), false, "Started", "Container started".into()));
+            out.extend(fallback(&pod, f));
         }
         Work::Kill(k) => {
             if k.restarts {
@@ -59,6 +63,7 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
             if f.hook_failed {
                 out.push(event(&pod, Some(&k.name), true, "FailedPreStopHook", "PreStopHook failed".into()));
             }
+            out.extend(fallback(&pod, f));
         }
         Work::RemoveContainer { id, .. } => {
             e.verdicts.restart.remove(&id);
@@ -80,6 +85,13 @@ fn done(e: &mut PodEntry, w: Work, f: &Finished, out: &mut Vec<Effect>) -> bool 
     false
 }
 
+/// A hook with https met a server without.
+fn fallback(pod: &crate::pod::Pod, f: &Finished) -> Option<Effect> {
+    let host = f.http_fallback.as_ref()?;
+    let text = format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+    Some(event(pod, None, true, "LifecycleHTTPFallback", text))
+}
+
 fn failed(e: &mut PodEntry, w: Work, f: Failure, now: Now, out: &mut Vec<Effect>) {
     let pod = e.desired.pod.clone();
     let failure = || StartFailure { reason: f.reason.into(), message: f.message.as_str().into(), retry: now.mono + RETRY };
@@ -93,7 +105,12 @@ fn failed(e: &mut PodEntry, w: Work, f: Failure, now: Now, out: &mut Vec<Effect>
             out.push(event(&pod, None, true, "FailedCreatePodSandBox", text));
             e.verdicts.failures.insert("".into(), StartFailure { reason: "FailedCreatePodSandBox".into(), ..failure() });
         }
-        Work::Start(s) => start_failed(e, &s.name, &f, failure(), out),
+        Work::Start(s) => {
+            if f.reason == POST_START {
+                out.push(event(&pod, Some(&s.name), false, "Created", "Container created".into()));
+            }
+            start_failed(e, &s.name, &f, failure(), out);
+        }
         Work::Resume { name, .. } => start_failed(e, &name, &f, failure(), out),
         Work::Kill(_) | Work::StopSandbox { .. } => {
             out.push(event(&pod, None, true, "FailedKillPod", format!("error killing pod: {}", f.message)));
@@ -107,14 +124,19 @@ fn failed(e: &mut PodEntry, w: Work, f: Failure, now: Now, out: &mut Vec<Effect>
 
 fn start_failed(e: &mut PodEntry, name: &str, f: &Failure, failure: StartFailure, out: &mut Vec<Effect>) {
     let pod = e.desired.pod.clone();
-    if f.reason == "PostStartHookError" {
+    if f.reason == POST_START {
+        // It did start: its hook failed, and it was stopped for that.
+        out.push(event(&pod, Some(name), false, "Started", "Container started".into()));
         out.push(event(&pod, Some(name), true, "FailedPostStartHook", "PostStartHook failed".into()));
+        out.push(event(&pod, Some(name), false, "Killing", "FailedPostStartHook".into()));
     }
     if f.kind == FailureKind::Unknown {
         // It may have happened: the next look at the runtime tells.
         return;
     }
-    out.push(event(&pod, Some(name), true, "Failed", format!("Error: {}", f.message)));
+    if f.reason != POST_START {
+        out.push(event(&pod, Some(name), true, "Failed", format!("Error: {}", f.message)));
+    }
     e.verdicts.failures.insert(name.into(), failure);
     if let Some((_, c)) = pod.container(name) {
         e.verdicts.images.remove(c.image.as_str());
@@ -210,18 +232,14 @@ pub(super) fn probe(e: &mut PodEntry, id: &str, kind: ProbeKind, outcome: &Outco
             out.push(event(&pod, Some(&name), true, "Unhealthy", format!("{title} probe failed: {text}")));
         }
         Outcome::Warning(text) => out.push(event(&pod, Some(&name), true, "ProbeWarning", format!("{title} probe warning: {text}"))),
-        Outcome::Error(text) => {
-            let state = match m.verdict() {
-                Verdict::Success => "Success",
-                Verdict::Failure => "Failure",
-                Verdict::Unknown => "Unknown",
-            };
+        Outcome::Error(text) | Outcome::Unreadable(text) => {
+            let state = outcome.error_state().unwrap_or_default();
             out.push(event(&pod, Some(&name), true, "Unhealthy", format!("{title} probe errored and resulted in {state} state: {text}")));
         }
         Outcome::Success(_) => {}
     }
     e.last_probe_failure = match outcome {
-        Outcome::Failure(t) | Outcome::Error(t) => Some((kind, name, t.as_str().into(), m.failing())),
+        Outcome::Failure(t) | Outcome::Error(t) | Outcome::Unreadable(t) => Some((kind, name, t.as_str().into(), m.failing())),
         _ => e.last_probe_failure.take().filter(|(k, n, _, _)| *k != kind || *n != name),
     };
     effect.changed.is_some()

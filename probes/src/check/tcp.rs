@@ -1,13 +1,14 @@
-//! tcpSocket: connects and closes.
+//! tcpSocket: connects and closes. Tests: `tests/tcp.rs`.
 
+use super::dial;
+use super::url::join;
 use crate::Outcome;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 pub(super) async fn probe(host: &str, port: u16, timeout: Duration) -> Outcome {
-    match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
+    match tokio::time::timeout(timeout, dial::connect(host, port)).await {
         Ok(Ok(_)) => Outcome::Success(String::new()),
-        Ok(Err(e)) => Outcome::Failure(format!("dial tcp {host}:{port}: {e}")),
-        Err(_) => Outcome::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
+        Ok(Err(text)) => Outcome::Failure(text),
+        Err(_) => Outcome::Failure(format!("dial tcp {}: i/o timeout", join(host, port))),
     }
 }
