@@ -62,7 +62,8 @@ pub(super) fn refresh(e: &mut PodEntry, config: &NodeConfig, now: Now) {
             let Some(p) = probe_of(c, probe_kind) else { continue };
             let key = (record.id.clone(), probe_kind);
             if !e.probes.machines.contains_key(&key) {
-                let machine = machine(probe_kind, p, Wall(started_at), config, now);
+                let was_started = previously_started(e, &c.name, &record);
+                let machine = machine(probe_kind, p, Wall(started_at), config, now, was_started);
                 e.probes.machines.insert(key.clone(), machine);
             }
             if ending && let Some(m) = e.probes.machines.get_mut(&key) {
@@ -105,7 +106,7 @@ fn gate(e: &mut PodEntry, c: &Container, record: &ObservedContainer, now: Now) {
     }
 }
 
-fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: Now) -> Machine {
+fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: Now, was_started: bool) -> Machine {
     let seconds = |n: i64, least: i64| Duration::from_secs(u64::try_from(n.max(least)).unwrap_or(0));
     let count = |n: i64| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
     let settings = Settings {
@@ -117,6 +118,10 @@ fn machine(kind: ProbeKind, p: &Probe, started: Wall, config: &NodeConfig, now: 
     };
     // A container that ran before this process did is adopted: no verdict is assumed, so that nothing flips.
     let adopted = started < config.started;
+    if kind == ProbeKind::Startup && adopted && was_started {
+        // What a container was like while it started may hold no longer: asked again, it might be killed for that.
+        return Machine::passed(settings);
+    }
     // The start on the monotonic scale; a container older than the scale started at its origin.
     let started_mono = now.mono.0.saturating_sub(now.wall.since(started));
     // Spread over the period by the start's own fraction of a second: steady, and different for each.

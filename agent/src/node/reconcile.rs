@@ -177,12 +177,11 @@ fn expand(s: &NodeState, e: &PodEntry, ctx: &Context<'_>, action: &Action, now: 
         Action::ResumeContainer { name, id } => {
             let attempt = e.observed.by_id(id).map_or(0, |c| c.attempt);
             let c = pod.container(name).map(|(_, c)| c);
-            let hook = c.and_then(|c| Some((c, c.lifecycle.as_ref()?.post_start.as_ref()?)));
             Work::Resume {
                 name: name.clone(),
                 id: id.clone(),
                 links: container::log_link(ctx, name, attempt),
-                post_start: hook.map(|(c, h)| hooks::hook(h, c, ctx.pod_ips.first().copied())),
+                post_start: c.and_then(|c| hooks::post_start(pod, c, ctx.pod_ips.first().copied())),
             }
         }
         Action::KillContainer { name, id, grace, why } => {

@@ -7,8 +7,10 @@ use super::observe::Observer;
 use super::{clock, hooks, volumes};
 use crate::node::effect::Job;
 use crate::node::event::Event;
+use crate::node::results::POST_START;
 use crate::pod::PodUid;
 use crate::volume::VolumeWork;
+use crate::work::hooks::{Hook, PostStart};
 use crate::work::{Failure, FailureKind, Finished, Kill, LogLink, SetUp, Start, TearDown, Work, WorkResult};
 use longshore_cri::client::Client;
 use longshore_cri::error::{Error, Kind};
@@ -100,46 +102,58 @@ impl Executor {
         self.run_created(&id, &s.links, s.post_start.as_ref()).await
     }
 
-    async fn resume(&self, id: &str, links: &LogLink, hook: Option<&crate::work::hooks::Hook>) -> Result<Finished, Failure> {
+    async fn resume(&self, id: &str, links: &LogLink, hook: Option<&PostStart>) -> Result<Finished, Failure> {
         self.run_created(id, links, hook).await
     }
 
-    async fn run_created(&self, id: &str, links: &LogLink, hook: Option<&crate::work::hooks::Hook>) -> Result<Finished, Failure> {
+    async fn run_created(&self, id: &str, links: &LogLink, hook: Option<&PostStart>) -> Result<Finished, Failure> {
         self.client.start(id).await.map_err(|e| cri("RunContainerError", &e))?;
         if let Err(error) = volumes::link_log(links, id) {
             tracing::warn!(%error, "the log's link could not be made");
         }
-        if let Some(hook) = hook
-            && let Err(message) = hooks::run(&self.client, id, hook).await
-        {
-            // A container whose postStart failed is killed; its restart follows the policy.
-            let _ = self.client.stop(id, i64::from(LEAST_GRACE)).await;
-            return Err(Failure { reason: "PostStartHookError", message, kind: FailureKind::Retry });
+        let mut finished = Finished { id: id.into(), ..Finished::default() };
+        if let Some(post_start) = hook {
+            match hooks::run(&self.client, id, &post_start.hook).await {
+                Ok(fallback) => finished.http_fallback = fallback,
+                Err(message) => {
+                    // A container whose postStart failed is killed; its restart follows the policy.
+                    if let Err(error) = self.stop(id, post_start.grace, post_start.pre_stop.as_ref()).await {
+                        tracing::warn!(%id, %error, "a container whose postStart hook failed could not be stopped");
+                    }
+                    return Err(Failure { reason: POST_START, message, kind: FailureKind::Retry });
+                }
+            }
         }
-        Ok(Finished { id: id.into(), hook_failed: false })
+        Ok(finished)
     }
 
-    /// The hook and the stop share one grace; the hook is left alone when it is spent.
     async fn kill(&self, k: &Kill) -> Result<Finished, Failure> {
+        let stopped = self.stop(&k.id, k.grace, k.pre_stop.as_ref()).await.map_err(|e| cri("FailedKillPod", &e))?;
+        Ok(Finished { id: k.id.clone(), ..stopped })
+    }
+
+    /// The hook and the stop share one grace (seconds); the hook is left alone, not ended, when it is spent.
+    async fn stop(&self, id: &str, grace: u32, pre_stop: Option<&Hook>) -> Result<Finished, Error> {
         let began = clock::mono();
-        let mut hook_failed = false;
-        if let Some(hook) = &k.pre_stop {
-            let limit = Duration::from_secs(u64::from(k.grace));
-            hook_failed = match tokio::time::timeout(limit, hooks::run(&self.client, &k.id, hook)).await {
-                Ok(Ok(())) => false,
-                Ok(Err(error)) => {
-                    tracing::warn!(container = %k.name, %error, "preStop hook failed");
-                    true
+        let mut finished = Finished::default();
+        if let Some(hook) = pre_stop.filter(|_| grace > 0) {
+            let (client, of, hook) = (self.client.clone(), id.to_owned(), hook.clone());
+            let running = tokio::task::spawn_local(async move { hooks::run(&client, &of, &hook).await });
+            match tokio::time::timeout(Duration::from_secs(u64::from(grace)), running).await {
+                Ok(Ok(Ok(fallback))) => finished.http_fallback = fallback,
+                Ok(Ok(Err(error))) => {
+                    tracing::warn!(container = %id, %error, "preStop hook failed");
+                    finished.hook_failed = true;
                 }
-                Err(_) => true,
-            };
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(container = %id, grace, "preStop hook not completed in its grace period");
+                    finished.hook_failed = true;
+                }
+            }
         }
         let spent = u32::try_from((clock::mono() - began).as_secs()).unwrap_or(u32::MAX);
-        let grace = k.grace.saturating_sub(spent).max(LEAST_GRACE);
-        match self.client.stop(&k.id, i64::from(grace)).await {
-            Ok(()) => Ok(Finished { id: k.id.clone(), hook_failed }),
-            Err(e) => Err(cri("FailedKillPod", &e)),
-        }
+        let left = grace.saturating_sub(spent).max(LEAST_GRACE);
+        self.client.stop(id, i64::from(left)).await.map(|()| finished)
     }
 
     async fn remove(&self, uid: &PodUid, id: &str, log_path: &str) -> Result<Finished, Failure> {
@@ -166,7 +180,7 @@ fn plain(r: Result<(), Error>, reason: &'static str) -> Result<Finished, Failure
 }
 
 fn made(r: Result<String, Error>, reason: &'static str) -> Result<Finished, Failure> {
-    r.map(|id| Finished { id: id.into(), hook_failed: false }).map_err(|e| cri(reason, &e))
+    r.map(|id| Finished { id: id.into(), ..Finished::default() }).map_err(|e| cri(reason, &e))
 }
 
 fn cri(reason: &'static str, e: &Error) -> Failure {

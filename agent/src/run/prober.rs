@@ -10,12 +10,25 @@ use tokio::sync::mpsc;
 /// Bytes of a check's output that are kept.
 const OUTPUT_MAX: usize = 10 * 1024;
 
+/// How often a check is made that says nothing of its container, before it is told as an error.
+const TRIES: u32 = 3;
+
 pub async fn run(client: Client, run: ProbeRun, to: mpsc::Sender<Event>) {
-    let outcome = match &run.check {
-        Check::Exec { command } => exec(&client, &run, command).await,
-        other => check::run(other, run.timeout).await,
-    };
+    let mut outcome = once(&client, &run).await;
+    for _ in 1..TRIES {
+        if outcome.error_state().is_none() {
+            break;
+        }
+        outcome = once(&client, &run).await;
+    }
     let _ = to.send(Event::Probe { uid: run.uid, container_id: run.container_id, kind: run.kind, outcome }).await;
+}
+
+async fn once(client: &Client, run: &ProbeRun) -> Outcome {
+    match &run.check {
+        Check::Exec { command } => exec(client, run, command).await,
+        other => check::run(other, run.timeout).await,
+    }
 }
 
 async fn exec(client: &Client, run: &ProbeRun, command: &[String]) -> Outcome {

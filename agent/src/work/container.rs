@@ -60,7 +60,7 @@ pub fn start(ctx: &Context<'_>, kind: ContainerKind, c: &Container, a: &Attempt<
         hosts,
         termination_log,
         sub_paths,
-        post_start: c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()).map(|h| hooks::hook(h, c, ctx.pod_ips.first().copied())),
+        post_start: hooks::post_start(ctx.pod, c, ctx.pod_ips.first().copied()),
     })
 }
 

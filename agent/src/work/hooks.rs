@@ -1,6 +1,6 @@
 //! Life-cycle hooks with their names resolved (specification of the kubelet, 6).
 
-use crate::pod::{Container, Handler, PortRef};
+use crate::pod::{Container, Handler, Pod, PortRef};
 use longshore_probes::HttpCheck;
 use std::net::IpAddr;
 
@@ -16,6 +16,23 @@ pub enum Hook {
     },
     /// Cannot be run as written; the text says why.
     Invalid(String),
+}
+
+/// A postStart hook, and how its container is stopped if it fails: like any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostStart {
+    pub hook: Hook,
+    /// Seconds for the preStop hook and the stop together.
+    pub grace: u32,
+    pub pre_stop: Option<Hook>,
+}
+
+pub fn post_start(pod: &Pod, c: &Container, pod_ip: Option<IpAddr>) -> Option<PostStart> {
+    let lifecycle = c.lifecycle.as_ref()?;
+    let hook = hook(lifecycle.post_start.as_ref()?, c, pod_ip);
+    let grace = u32::try_from(pod.spec.termination_grace_period_seconds.max(0)).unwrap_or(u32::MAX);
+    let pre_stop = lifecycle.pre_stop.as_ref().filter(|_| grace > 0).map(|h| self::hook(h, c, pod_ip));
+    Some(PostStart { hook, grace, pre_stop })
 }
 
 pub fn hook(h: &Handler, c: &Container, pod_ip: Option<IpAddr>) -> Hook {

@@ -43,7 +43,7 @@ pub enum Work {
     StopSandbox { id: Box<str> },
     RemoveSandbox { id: Box<str> },
     Start(Box<Start>),
-    Resume { name: Box<str>, id: Box<str>, links: LogLink, post_start: Option<hooks::Hook> },
+    Resume { name: Box<str>, id: Box<str>, links: LogLink, post_start: Option<hooks::PostStart> },
     Kill(Box<Kill>),
     RemoveContainer { name: Box<str>, id: Box<str>, log_path: Box<str> },
     RecordOutcome { uid: PodUid, status: Arc<PodStatus> },
@@ -82,7 +82,7 @@ pub struct Start {
     pub sub_paths: Vec<SubPath>,
     pub links: LogLink,
     pub log_dir: String,
-    pub post_start: Option<hooks::Hook>,
+    pub post_start: Option<hooks::PostStart>,
 }
 
 /// A bind mount of a path inside a volume, made without following links out of it.
@@ -155,6 +155,8 @@ pub struct Finished {
     pub id: Box<str>,
     /// A hook that failed along the way.
     pub hook_failed: bool,
+    /// A hook for https was answered in plain by this `host:port`, and was run so.
+    pub http_fallback: Option<String>,
 }
 
 #[derive(Clone, Debug)]
