@@ -25,7 +25,7 @@ tier = $(if $(2),timeout --foreground $(1) $(CARGO) test --profile $(PROFILE) --
 
 .DEFAULT_GOAL := help
 .PHONY: help build install run clean-run test test-build test-pure test-process test-namespaces \
-	test-runtime test-kernels lint fmt
+	test-runtime test-kernels bench soak lint fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ install: build ## the daemon and its systemd unit, under PREFIX and DESTDIR
 	install -D -m 644 systemd/longshore.sysctl $(DESTDIR)/etc/sysctl.d/99-kubernetes-cri.conf
 
 run: ## a node with the example pods, until Ctrl-C; SANDBOX=1: on a network of its own
-	@tests/setup/packages.sh build runtime
+	@tests/setup/packages.sh build runtime namespaces
 	$(CARGO) build --profile $(PROFILE) -p longshore -p longshore-tests
 	$(BUILT)/longshore-lab up $(if $(SANDBOX),--sandbox) $(UP)
 
@@ -62,7 +62,8 @@ test-build: ## compiles all tests
 test-pure: ## decisions, rules, conversions: needs nothing
 	timeout --foreground 4m $(CARGO) test --profile $(PROFILE) --workspace --lib --bins
 
-test-process: ## the real loop against a runtime and an API in memory: needs nothing
+test-process: ## the real loop against a runtime in memory: needs root, for a network of its own
+	@tests/setup/packages.sh namespaces
 	$(call tier,4m,$(PROCESS))
 
 test-namespaces: ## real rules and real packets between network namespaces: needs root
@@ -70,14 +71,26 @@ test-namespaces: ## real rules and real packets between network namespaces: need
 	$(call tier,5m,$(NAMESPACES))
 
 test-runtime: ## real pods on containerd 1.6 and 2.x: needs root
-	@tests/setup/packages.sh runtime
+	@tests/setup/packages.sh runtime namespaces
 	@tests/setup/containerd2.sh >/dev/null
 	$(call tier,10m,$(RUNTIME))
 
 test-kernels: ## in User-mode Linux and QEMU: needs root
-	@tests/setup/packages.sh vm units
+	@tests/setup/packages.sh vm units namespaces runtime
 	@tests/setup/kernel.sh >/dev/null
 	$(call tier,6m,$(KERNELS))
+
+soak: ## the laws over many more worlds, and an hour of churn under kill -9
+	@tests/setup/packages.sh build runtime
+	LONGSHORE_SCHEDULES=20000 $(CARGO) test --profile $(PROFILE) -p longshore --lib simulator
+	$(CARGO) build --profile $(PROFILE) -p longshore
+	LONGSHORE_CHURN_SECONDS=3600 $(CARGO) test --profile $(PROFILE) -p longshore-tests --test runtime_churn
+
+bench: ## what a node and its parts cost, beside the floor; takes minutes
+	@tests/setup/packages.sh build runtime namespaces
+	$(CARGO) build --release -p longshore
+	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench -p longshore-tests --bench node
+	$(CARGO) bench -p longshore-dataplane
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check

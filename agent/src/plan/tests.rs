@@ -316,8 +316,8 @@ fn an_image_is_looked_for_pulled_and_waited_for_by_policy() {
     };
     let check = Action::CheckImage { image: "busybox:1".into() };
     let pull = Action::PullImage { container: "a".into(), image: "busybox:1".into() };
-    acts(&with(ImagePullPolicy::IfNotPresent), &o, &state(None), &[check.clone()]);
-    acts(&with(ImagePullPolicy::IfNotPresent), &o, &state(Some(ImageState::Absent)), &[pull.clone()]);
+    acts(&with(ImagePullPolicy::IfNotPresent), &o, &state(None), std::slice::from_ref(&check));
+    acts(&with(ImagePullPolicy::IfNotPresent), &o, &state(Some(ImageState::Absent)), std::slice::from_ref(&pull));
     acts(&with(ImagePullPolicy::Always), &o, &state(None), &[pull]);
     acts(&with(ImagePullPolicy::Never), &o, &state(None), &[check]);
     let waits = |d: &DesiredPod, v: &Verdicts| {

@@ -165,7 +165,9 @@ impl ExitCodes {
     }
 }
 
+/// As the API spells them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(clippy::upper_case_acronyms, reason = "the names on the wire")]
 pub enum Protocol {
     #[default]
     TCP,

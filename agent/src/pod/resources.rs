@@ -11,7 +11,7 @@ fn amount(map: &BTreeMap<String, Quantity>, key: &str) -> i128 {
     map.get(key).map_or(0, Quantity::nanos)
 }
 
-fn effective<'a>(pod: &'a Pod, of: impl Fn(&Container) -> &BTreeMap<String, Quantity>, key: &str) -> i128 {
+fn effective(pod: &Pod, of: impl Fn(&Container) -> &BTreeMap<String, Quantity>, key: &str) -> i128 {
     let main: i128 = pod.spec.containers.iter().map(|c| amount(of(c), key)).sum();
     let (mut sidecars, mut init_peak) = (0_i128, 0_i128);
     for (kind, c) in pod.containers() {

@@ -41,7 +41,7 @@ pub(super) fn effect(w: &mut World, e: &Effect) {
             let entry = w.node.pods.get(&job.uid).expect("jobs are for pods that are known");
             for work in &job.works {
                 let starts = matches!(work, Work::Start(_) | Work::CreateSandbox(_) | Work::Resume { .. } | Work::SetUp(_));
-                assert!(!(starts && !matches!(entry.desired.life, Life::Running)), "an ending pod starts something");
+                assert!(!starts || matches!(entry.desired.life, Life::Running), "an ending pod starts something");
                 if let Work::Kill(k) = work
                     && ends
                     && matches!(entry.desired.life, Life::Terminating(_))

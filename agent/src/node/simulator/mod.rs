@@ -36,6 +36,7 @@ impl Random {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "which worlds to run is asked of whoever runs the tests")]
 fn seeds(default: u64) -> std::ops::Range<u64> {
     if let Some(seed) = std::env::var("LONGSHORE_SEED").ok().and_then(|s| s.parse::<u64>().ok()) {
         return seed..seed + 1;
