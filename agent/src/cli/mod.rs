@@ -1,5 +1,6 @@
 //! The command line. Must never touch the runtime or the state directory by itself: the daemon answers.
 
+mod check;
 mod client;
 mod exec;
 mod get;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Check(check::Check),
     Get(get::Get),
     Describe(tell::Describe),
     Logs(logs::Logs),
@@ -78,6 +80,7 @@ impl From<ClientError> for Fault {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(r) => r.main(),
+        Command::Check(c) => ask(async move { c.main() }),
         Command::Get(c) => ask(c.main()),
         Command::Describe(c) => ask(c.main()),
         Command::Logs(c) => ask(c.main()),

@@ -76,7 +76,7 @@ pub struct Run {
     log_json: bool,
 }
 
-fn port_range(text: &str) -> Result<(u16, u16), String> {
+pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
     let error = || format!("{text:?} is not a range of ports such as 30000-32767");
     let (first, last) = text.split_once('-').ok_or_else(error)?;
     let range = (first.parse().map_err(|_| error())?, last.parse().map_err(|_| error())?);
