@@ -89,7 +89,7 @@ fn ports_of_containers() {
     assert_eq!(
         told(&pod("hostNetwork: true\ncontainers: [{name: c, image: x, ports: [{containerPort: 80, hostPort: 8080}]}]")),
         [
-            "document 1: Pod default/web: spec.containers[0].ports[0].containerPort: Invalid value: 80: must match `hostPort` when `hostNetwork` is true"
+            "document 1: Pod default/web: spec.containers[0].ports[0].hostPort: Invalid value: 8080: must match `containerPort` when `hostNetwork` is true"
         ]
     );
 }
@@ -227,6 +227,10 @@ fn requests_and_limits() {
             "resources: {requests: {mem: 1}, limits: {mem: 1}}",
             "resources.limits[mem]: Invalid value: \"mem\": must be a standard resource for containers\nresources.requests[mem]: Invalid value: \"mem\": must be a standard resource for containers",
         ),
+        (
+            "resources: {limits: {memory: 1Gi, hugepages-2Mi: 3Mi}}",
+            "resources.limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi\nresources.requests[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi",
+        ),
         ("resources: {limits: {hugepages-2Mi: 4Mi}}", "resources: Forbidden: HugePages require cpu or memory"),
         (
             "resources: {limits: {hugepages-2Mi: 4Mi, memory: 1Gi}, requests: {hugepages-2Mi: 2Mi}}",
@@ -241,7 +245,10 @@ fn requests_and_limits() {
             "resources.limits[example.com/gpu]: Invalid value: \"500m\": must be an integer\nresources.requests[example.com/gpu]: Invalid value: \"500m\": must be an integer",
         ),
         ("resources: {limits: {cpu: 0.5, memory: 1e9, ephemeral-storage: 1Gi}}", ""),
-        ("resources: {claims: [{name: gpu}]}", "resources.claims[0].name: Not found: \"gpu\""),
+        (
+            "resources: {claims: [{name: gpu}]}",
+            "resources.claims[0]: Not found: \"gpu\": must be one of the names in pod.spec.resourceClaims which is empty",
+        ),
     ]);
     let pod_level = "resources: {requests: {cpu: 100m}, limits: {cpu: 200m}}\ncontainers: [{name: c, image: x, resources: {requests: {cpu: 150m}, limits: {cpu: 300m}}}]";
     assert_eq!(

@@ -80,7 +80,7 @@ fn port(p: &ContainerPort, host_network: bool, path: &Path, out: &mut Faults) {
     if p.container_port == 0 {
         out.required(&path.child("containerPort"), "");
     } else if host_network && p.host_port != 0 && p.host_port != p.container_port {
-        out.invalid_number(&path.child("containerPort"), i64::from(p.container_port), "must match `hostPort` when `hostNetwork` is true");
+        out.invalid_number(&path.child("hostPort"), i64::from(p.host_port), "must match `containerPort` when `hostNetwork` is true");
     }
     if p.host_port != 0 {
         number(i64::from(p.host_port), &path.child("hostPort"), out);

@@ -1,7 +1,7 @@
 //! Requests and limits.
 
 use super::names;
-use crate::manifest::problem::{Faults, Path};
+use crate::manifest::problem::{Fault, Faults, Path};
 use crate::pod::Resources;
 use crate::quantity::Quantity;
 use std::collections::BTreeMap;
@@ -52,6 +52,10 @@ fn amount(name: &str, q: &Quantity, path: &Path, out: &mut Faults) {
     } else if !matches!(name, "cpu" | "memory") && q.milli() % 1000 != 0 && q.milli() != i64::MAX {
         out.invalid(path, &q.to_string(), "must be an integer");
     }
+    let page = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok());
+    if page.is_some_and(|page| page.nanos() > 0 && q.nanos() % page.nanos() != 0) {
+        out.invalid(path, &q.to_string(), &format!("{q} is not positive integer multiple of {name}"));
+    }
 }
 
 fn huge_pages(r: &Resources, path: &Path, out: &mut Faults) {
@@ -66,9 +70,12 @@ fn claims(r: &Resources, known: &[serde_json::Value], path: &Path, out: &mut Fau
     for (i, c) in r.claims.iter().enumerate() {
         let name = c.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
         if name.is_empty() {
-            out.required(&path.index(i).child("name"), "");
+            out.required(&path.index(i), "");
         } else if !known.iter().any(|k| k.get("name").and_then(serde_json::Value::as_str) == Some(name)) {
-            out.not_found(&path.index(i).child("name"), name);
+            let names: Vec<&str> = known.iter().filter_map(|k| k.get("name")?.as_str()).collect();
+            let among = if names.is_empty() { " which is empty".to_owned() } else { format!(": {}", names.join(", ")) };
+            let message = format!("Not found: {name:?}: must be one of the names in pod.spec.resourceClaims{among}");
+            out.0.push(Fault::new(&path.index(i), message));
         }
     }
 }
