@@ -138,6 +138,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         events,
         to_self: to.clone(),
         questions,
+        flush_at: None,
         beat: Rc::new(RefCell::new(clock::mono())),
     };
     tokio::task::spawn_local(lookout::health(client.clone(), to.clone()));

@@ -16,6 +16,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// How long statuses are gathered before they are written down.
+const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// A question about the node's state, answered between two events.
 pub type Question = Box<dyn FnOnce(&NodeState, &Recorder)>;
 
@@ -40,6 +43,7 @@ pub struct EventLoop {
     pub events: mpsc::Receiver<Event>,
     pub to_self: mpsc::Sender<Event>,
     pub questions: mpsc::Receiver<Question>,
+    pub flush_at: Option<tokio::time::Instant>,
     /// When the loop last went round: the watchdog and the health check look at it.
     pub beat: Rc<RefCell<crate::time::Mono>>,
 }
@@ -55,7 +59,21 @@ impl EventLoop {
                     None => std::future::pending().await,
                 }
             };
+            if self.flush_at.is_none() && self.state.is_dirty() {
+                self.flush_at = Some(tokio::time::Instant::now() + FLUSH_AFTER);
+            }
+            let flush_at = self.flush_at;
+            let flush = async {
+                match flush_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = flush => {
+                    self.flush_at = None;
+                    told(self.state.flush());
+                }
                 e = self.events.recv() => match e {
                     Some(e) => self.handle(e),
                     None => return,

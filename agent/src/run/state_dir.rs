@@ -1,5 +1,5 @@
 //! What must outlive the process and neither the runtime nor the kernel holds: statuses (for times and
-//! readiness), outcomes of finished pods, deletions in progress, recorded events' tail.
+//! readiness), outcomes of finished pods, deletions in progress.
 //!
 //! One file per pod, replaced atomically. A file that cannot be read is moved aside and told, never fatal.
 
@@ -9,13 +9,19 @@ use crate::pod::status::PodStatus;
 use crate::time::Wall;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 pub struct StateDir {
     pods: PathBuf,
     records: RefCell<BTreeMap<PodUid, Record>>,
+    /// Records whose file is behind.
+    dirty: RefCell<BTreeSet<PodUid>>,
+}
+
+fn ready(status: Option<&PodStatus>) -> bool {
+    status.is_some_and(|s| s.conditions.iter().any(|c| c.kind == "Ready" && c.is_true()))
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -68,11 +74,32 @@ impl StateDir {
             }
         }
         let recovered = records.iter().map(|(u, r)| (u.clone(), recovered(r))).collect();
-        Ok((StateDir { pods, records: RefCell::new(records) }, recovered))
+        Ok((StateDir { pods, records: RefCell::new(records), dirty: RefCell::default() }, recovered))
     }
 
+    /// Written at once when readiness changed, because the next process goes on from it; else with the next
+    /// [`StateDir::flush`]: a pod that starts changes its status several times in a few milliseconds, and
+    /// every file replaced costs the file system an inode.
     pub fn write_status(&self, uid: &PodUid, status: &PodStatus) -> Result<(), StateError> {
+        let now = ready(Some(status));
+        let before = self.records.borrow().get(uid).map(|r| ready(r.status.as_ref()));
+        if before == Some(now) || (before.is_none() && !now) {
+            self.records.borrow_mut().entry(uid.clone()).or_default().status = Some(status.clone());
+            self.dirty.borrow_mut().insert(uid.clone());
+            return Ok(());
+        }
         self.update(uid, false, |r| r.status = Some(status.clone()))
+    }
+
+    /// Whether something waits to be written.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.borrow().is_empty()
+    }
+
+    /// Writes what waits.
+    pub fn flush(&self) -> Result<(), StateError> {
+        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        dirty.iter().try_for_each(|uid| self.update(uid, false, |_| {}))
     }
 
     /// Durable before it returns: containers are collected only after this.
@@ -87,6 +114,7 @@ impl StateDir {
 
     pub fn forget(&self, uid: &PodUid) {
         self.records.borrow_mut().remove(uid);
+        self.dirty.borrow_mut().remove(uid);
         let path = self.path(uid);
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -100,6 +128,7 @@ impl StateDir {
     }
 
     fn update(&self, uid: &PodUid, durable: bool, change: impl FnOnce(&mut Record)) -> Result<(), StateError> {
+        self.dirty.borrow_mut().remove(uid);
         let mut records = self.records.borrow_mut();
         let record = records.entry(uid.clone()).or_default();
         change(record);
