@@ -73,6 +73,10 @@ pub struct Store {
     told: BTreeMap<Key, Stored>,
     told_services: bool,
     problems: Vec<Problem>,
+    /// Those of the directory itself, as they were told last.
+    more: Vec<Problem>,
+    /// Something was taken in since the last conclusions.
+    dirty: bool,
 }
 
 /// Services and slices, whole.
@@ -104,7 +108,7 @@ pub struct Settled {
 
 impl Store {
     pub fn new(record: Record) -> Store {
-        Store { record, ..Store::default() }
+        Store { record, dirty: true, ..Store::default() }
     }
 
     /// What was good last, from before the daemon started.
@@ -115,6 +119,7 @@ impl Store {
 
     /// A file was read. While it has problems, what it held before and holds no more stays.
     pub fn set_file(&mut self, name: &str, contents: Contents) {
+        self.dirty = true;
         let old = self.files.remove(name).unwrap_or_default();
         let mut file = File { objects: BTreeMap::new(), problems: contents.problems };
         let broken = !file.problems.is_empty();
@@ -143,12 +148,13 @@ impl Store {
 
     /// A file is there and cannot be read: what it held stays.
     pub fn set_unreadable(&mut self, name: &str, why: &str) {
+        self.dirty = true;
         let file = self.files.entry(name.to_owned()).or_default();
         file.problems = vec![Problem { file: name.to_owned(), message: why.to_owned(), ..Problem::default() }];
     }
 
     pub fn remove_file(&mut self, name: &str) {
-        self.files.remove(name);
+        self.dirty |= self.files.remove(name).is_some();
     }
 
     /// Whether all that the file holds was taken.
@@ -167,6 +173,11 @@ impl Store {
 
     /// Draws the conclusions. `more` are problems of the directory itself.
     pub fn settle(&mut self, now: Wall, more: Vec<Problem>) -> Settled {
+        if !self.dirty && more == self.more {
+            return Settled::default();
+        }
+        self.dirty = false;
+        self.more.clone_from(&more);
         let (winners, duplicates) = self.winners();
         let before = self.record.clone();
         let mut live = BTreeMap::new();

@@ -50,6 +50,8 @@ pub struct Manifests {
     fresh: BTreeMap<String, String>,
     /// Digests of the copies.
     copies: BTreeMap<String, [u8; 32]>,
+    /// Those of the directory itself.
+    directory: Vec<Problem>,
     problems: Problems,
     /// The directory was looked at once.
     begun: bool,
@@ -84,6 +86,7 @@ impl Manifests {
             missing: BTreeMap::new(),
             fresh: BTreeMap::new(),
             copies: BTreeMap::new(),
+            directory: Vec::new(),
             problems: Problems::default(),
             begun: false,
         };
@@ -144,14 +147,14 @@ impl Manifests {
 
     /// Reads what changed. Some: something is under way; look again then.
     async fn scan(&mut self, watch: &Watch) -> Option<Duration> {
-        self.directory_problems(Vec::new());
+        self.directory.clear();
         let listing = match files::list(&self.path) {
             Ok(l) => l,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Listing::default(),
             Err(e) => {
                 // Whatever it was, it is no reason to end what runs.
                 let message = format!("cannot be read: {e}; what it held goes on");
-                self.directory_problems(vec![Problem { file: self.path.display().to_string(), message, ..Problem::default() }]);
+                self.directory.push(Problem { file: self.path.display().to_string(), message, ..Problem::default() });
                 return None;
             }
         };
@@ -192,10 +195,6 @@ impl Manifests {
         busy
     }
 
-    fn directory_problems(&self, list: Vec<Problem>) {
-        *self.problems.0.borrow_mut() = list;
-    }
-
     async fn read(&mut self, name: &str, stamp: Stamp) {
         let path = if stamp.alone { self.path.clone() } else { self.path.join(name) };
         match files::text(&path) {
@@ -223,8 +222,7 @@ impl Manifests {
 
     /// Writes down what must survive, and says what is new.
     fn settle(&mut self) -> Settled {
-        let directory = std::mem::take(&mut *self.problems.0.borrow_mut());
-        let settled = self.store.settle(clock::now().wall, directory);
+        let settled = self.store.settle(clock::now().wall, self.directory.clone());
         *self.problems.0.borrow_mut() = self.store.problems().to_vec();
         if let Some(record) = &settled.record {
             let bytes = serde_json::to_vec_pretty(record).expect("plain data serialises");
