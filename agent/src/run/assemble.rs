@@ -5,6 +5,7 @@ use super::dns::Dns;
 use super::event_loop::EventLoop;
 use super::events::Recorder;
 use super::executor::Executor;
+use super::housekeeping::Housekeeping;
 use super::images::Images;
 use super::lanes::Lanes;
 use super::observe::Observer;
@@ -14,14 +15,15 @@ use super::server::{self, Changes, Server};
 use super::services::{self, Services};
 use super::sources::manifests::Manifests;
 use super::state_dir::StateDir;
-use super::{clock, lookout};
-use crate::cgroup::{Driver, Layout, values};
+use super::{clock, lookout, tunables};
+use crate::cgroup::{CgroupValues, Driver, Layout, values};
 use crate::env::NodeFacts;
 use crate::lone::Lone;
 use crate::lone::addresses::{ParseRangeError, Range, Ranges};
 use crate::node::NodeState;
 use crate::node::state::NodeConfig;
 use crate::plan::backoff;
+use crate::pod::QosClass;
 use crate::work::dns::Resolv;
 use longshore_cri::client::{self, CgroupDriver, Client};
 use longshore_dataplane::{Cidr, Dataplane, DetectLocal, Family};
@@ -97,8 +99,8 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let layout = Layout::new(runtime.driver, &o.cgroup_root);
     let cgroups = Arc::new(CgroupFs::open(layout.clone())?);
     let facts = facts(&o);
-    let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
-    cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, None))?;
+    top_groups(&cgroups, &facts)?;
+    tunables::set(std::path::Path::new("/proc/sys"));
     let services_ranges = ranges(&o)?;
     let node_ips = facts.host_ips.clone();
     let config = node_config(&o, runtime.name, layout, cgroups.version() == Version::V2);
@@ -110,7 +112,18 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
-    let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, lanes: Lanes::default(), state: state.clone() };
+    let lanes = Lanes::default();
+    let housekeeping = Housekeeping {
+        ask: ask.clone(),
+        client: client.clone(),
+        cgroups: cgroups.clone(),
+        lanes: lanes.clone(),
+        pods: o.root_dir.join("pods"),
+        pod_logs: o.pod_logs_dir.clone(),
+        container_logs: o.container_logs_dir.clone(),
+    };
+    tokio::task::spawn_local(housekeeping.run());
+    let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, lanes, state: state.clone() };
     let changes = Rc::new(Changes::default());
     let listener = server::listen(&o.run_dir)?;
     let programmed = services.clone();
@@ -182,6 +195,21 @@ async fn greet(client: &Client, configured: Driver) -> Greeting {
         tracing::warn!(?driver, ?configured, "the runtime's cgroup driver is used instead of the configured one");
     }
     Greeting { name, driver }
+}
+
+/// The groups above all pods, bounded by what the machine has. Shares of the QoS classes follow their pods.
+fn top_groups(cgroups: &CgroupFs, facts: &NodeFacts) -> Result<(), super::cgroup_fs::CgroupError> {
+    let layout = cgroups.layout();
+    let cores = facts.allocatable.get("cpu").map_or(1000, |n| crate::pod::resources::to_milli(*n));
+    cgroups.apply(&layout.kubepods(), &values::node_values(cores, facts.memory_bytes, max_pids()))?;
+    cgroups.apply(&layout.qos(QosClass::Burstable), &CgroupValues::default())?;
+    cgroups.apply(&layout.qos(QosClass::BestEffort), &values::qos_values(QosClass::BestEffort, std::iter::empty()))
+}
+
+/// Processes and threads that the kernel can have at once.
+fn max_pids() -> Option<i64> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse::<i64>().ok();
+    [read("pid_max"), read("threads-max")].into_iter().flatten().min()
 }
 
 fn ranges(o: &Options) -> Result<Ranges, AssembleError> {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 #[derive(Clone, Default)]
 pub struct Lanes {
@@ -19,19 +19,12 @@ pub struct Lanes {
 impl Lanes {
     /// Runs `work` when all earlier work of the pod is done. Never returns while the daemon ends.
     pub async fn run<T: Send + 'static>(&self, uid: &PodUid, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let turn = self.lane(uid).lock_owned().await;
-        let done = tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(turn);
-            result
-        });
-        match done.await {
-            Ok(result) => result,
-            Err(e) => match e.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => std::future::pending().await,
-            },
-        }
+        self.turn(uid).await.run(work).await
+    }
+
+    /// Returns when all earlier work of the pod is done; no other begins before the turn is used or dropped.
+    pub async fn turn(&self, uid: &PodUid) -> Turn {
+        Turn(self.lane(uid).lock_owned().await)
     }
 
     fn lane(&self, uid: &PodUid) -> Arc<Mutex<()>> {
@@ -43,6 +36,26 @@ impl Lanes {
         let lane = Arc::new(Mutex::new(()));
         pods.insert(uid.clone(), Arc::downgrade(&lane));
         lane
+    }
+}
+
+/// The right to work on one pod's files.
+pub struct Turn(#[expect(dead_code, reason = "held, never read")] OwnedMutexGuard<()>);
+
+impl Turn {
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(self);
+            result
+        });
+        match done.await {
+            Ok(result) => result,
+            Err(e) => match e.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 }
 

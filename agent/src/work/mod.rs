@@ -8,6 +8,7 @@ pub mod container;
 pub mod dns;
 pub mod hooks;
 pub mod hosts;
+pub mod leftovers;
 pub mod paths;
 pub mod sandbox;
 pub mod security;

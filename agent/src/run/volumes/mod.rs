@@ -15,6 +15,7 @@ mod ownership;
 mod sub_path;
 
 pub use files::{link_log, prepare, remove_log};
+pub use sub_path::bind as bind_sub_path;
 
 use crate::volume::{Medium, VolumeWork};
 use crate::work::{SetUp, TearDown};
