@@ -12,10 +12,12 @@ use crate::cgroup::values::{PERIOD_US, weight};
 use crate::cgroup::{CgroupPath, CgroupValues, Driver, Layout};
 use crate::pod::{PodUid, QosClass};
 use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::freezer::FreezerController;
 use cgroups_rs::fs::hierarchies::{UNIFIED_MOUNTPOINT, V1, V2, is_cgroup2_unified_mode};
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, Controller, Hierarchy, MaxValue, Subsystem};
+use procfs::FromRead as _;
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -61,6 +63,8 @@ pub struct CgroupFs {
     layout: Layout,
     version: Version,
     mounted: Mounted,
+    /// Where v2 is mounted beside v1. Nothing is bounded there, but runtimes leave pods' groups in it.
+    beside: Option<PathBuf>,
     systemd: Option<Systemd>,
 }
 
@@ -105,14 +109,14 @@ impl CgroupFs {
                 return Err(CgroupError::NoController(name));
             }
         }
-        let beside = root.join("unified/cgroup.controllers").exists();
-        let version = match (v2, beside) {
+        let beside = if v2 { None } else { mount_point_of_v2() };
+        let version = match (v2, &beside) {
             (true, _) => Version::V2,
-            (false, true) => Version::Hybrid,
-            (false, false) => Version::V1,
+            (false, Some(_)) => Version::Hybrid,
+            (false, None) => Version::V1,
         };
         let systemd = (layout.driver == Driver::Systemd).then(|| Systemd::new(v2));
-        Ok(CgroupFs { layout, version, mounted: Mounted { subsystems, root, v2 }, systemd })
+        Ok(CgroupFs { layout, version, mounted: Mounted { subsystems, root, v2 }, beside, systemd })
     }
 
     pub fn version(&self) -> Version {
@@ -192,7 +196,11 @@ impl CgroupFs {
         {
             systemd.stop(&self.layout.cri_parent(path))?;
         }
-        for s in group.subsystems() {
+        let beside = self.beside.iter().map(|root| {
+            // Only its path counts: any controller can delete.
+            Subsystem::Freezer(FreezerController::new(root.join(self.layout.fs_path(path)), PathBuf::new(), true))
+        });
+        for s in group.subsystems().iter().cloned().chain(beside) {
             let c = s.to_controller();
             if let Err(e) = c.delete()
                 && c.exists()
@@ -207,7 +215,9 @@ impl CgroupFs {
     pub fn pods(&self) -> BTreeSet<(QosClass, PodUid)> {
         let mut found = BTreeSet::new();
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            for directory in self.directories(&self.group(&self.layout.qos(class))) {
+            let above = self.layout.qos(class);
+            let beside = self.beside.iter().map(|root| root.join(self.layout.fs_path(&above)));
+            for directory in self.directories(&self.group(&above)).into_iter().chain(beside) {
                 let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
                 let directories = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
                 found.extend(directories.filter_map(|e| Some((class, self.layout.uid_of(e.file_name().to_str()?)?))));
@@ -219,6 +229,11 @@ impl CgroupFs {
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
+}
+
+fn mount_point_of_v2() -> Option<PathBuf> {
+    let mounts = procfs::process::MountInfos::from_file("/proc/self/mountinfo").ok()?;
+    mounts.into_iter().find(|m| m.fs_type == "cgroup2").map(|m| m.mount_point)
 }
 
 /// A value that is not yet what it should be.

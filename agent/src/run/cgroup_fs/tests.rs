@@ -17,7 +17,13 @@ fn v1(root: &Path) -> CgroupFs {
         Subsystem::CpuSet(CpuSetController::new(cpuset, c, false)),
     ];
     let mounted = Mounted { subsystems, root: root.to_owned(), v2: false };
-    CgroupFs { layout: Layout::new(Driver::Cgroupfs, "/lab"), version: Version::V1, mounted, systemd: None }
+    CgroupFs {
+        layout: Layout::new(Driver::Cgroupfs, "/lab"),
+        version: Version::V1,
+        mounted,
+        beside: Some(root.join("unified")),
+        systemd: None,
+    }
 }
 
 const VALUES: CgroupValues =
@@ -95,8 +101,9 @@ fn a_pods_groups_are_found_and_removed_everywhere() {
     // Left by a runtime in one hierarchy, with a container's group in it.
     fs::create_dir_all(root.join("memory").join(&path).join("container")).unwrap();
     fs::create_dir_all(root.join("cpu").join(&path)).unwrap();
+    fs::create_dir_all(root.join("unified").join(&path)).unwrap();
     assert_eq!(groups.pods().into_iter().collect::<Vec<_>>(), [(QosClass::BestEffort, uid.clone())]);
     groups.remove(&groups.layout.pod(QosClass::BestEffort, &uid)).unwrap();
-    assert!(groups.pods().is_empty());
+    assert!(groups.pods().is_empty() && !root.join("unified").join(&path).exists());
     groups.remove(&groups.layout.pod(QosClass::BestEffort, &uid)).unwrap();
 }
