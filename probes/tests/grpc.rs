@@ -6,6 +6,7 @@ use longshore_probes::{Check, Outcome, check};
 use servers::*;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Request, Response, Status};
 
 mod v1 {
@@ -98,4 +99,28 @@ async fn a_server_that_comes_up_within_the_time_is_met() {
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(socket.listen(8).unwrap());
     tokio::spawn(tonic::transport::Server::builder().add_service(HealthServer::new(Server)).serve_with_incoming(incoming));
     assert_eq!(asked.await.unwrap(), Outcome::Success("service healthy".into()));
+}
+
+#[tokio::test]
+async fn the_question_comes_in_one_frame_with_its_end() {
+    let (listener, at) = listener("127.0.0.1:0").await;
+    let asked = tokio::spawn(ask(at, "up", LONG));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    // Settings of a server, so that it counts as one.
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == 0 {
+            assert_eq!((head[4] & 1, &payload[5..]), (1, &b"\x0a\x02up"[..]), "{head:?} {payload:?}");
+            break;
+        }
+    }
+    drop(stream);
+    let outcome = asked.await.unwrap();
+    assert!(outcome.text().starts_with("error: health rpc probe failed: rpc error: code = "), "{outcome:?}");
 }

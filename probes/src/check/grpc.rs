@@ -5,6 +5,8 @@ use super::url::join;
 use super::{dial, drive};
 use crate::Outcome;
 use crate::check::http::Agent;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::header::{HeaderValue, USER_AGENT};
@@ -18,6 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tower::BoxError;
 
 /// The messages and the client of `proto/health.proto`, generated.
 mod v1 {
@@ -86,20 +89,26 @@ async fn attempt(
 }
 
 /// One connection as a client of generated code wants it, with the name that probes go by.
-struct Asking(SendRequest<Body>);
+struct Asking(SendRequest<Full<Bytes>>);
 
 impl tower::Service<Request<Body>> for Asking {
     type Response = Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(Agent::Probe.name()));
-        Box::pin(self.0.send_request(request))
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut sender = self.0.clone();
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            head.headers.insert(USER_AGENT, HeaderValue::from_static(Agent::Probe.name()));
+            // Whole and in one frame with the end of the stream, as Go sends it: small servers wait for that.
+            let body = body.collect().await?.to_bytes();
+            Ok(sender.send_request(Request::from_parts(head, Full::new(body))).await?)
+        })
     }
 }
 
