@@ -175,3 +175,98 @@ fn check(p: &Probe, c: &Container, ip: Option<IpAddr>) -> Check {
         None => Check::Impossible("missing probe handler".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::results;
+    use crate::node::simulator::config;
+    use crate::plan::{DesiredPod, backoff};
+    use crate::pod::Pod;
+    use crate::pod::status::{ContainerStatus, PodStatus};
+    use longshore_probes::Outcome;
+    use std::sync::Arc;
+
+    const STARTED: i64 = 1000;
+
+    fn at(seconds: i64) -> Now {
+        Now { mono: Mono(Duration::from_secs(100_000 + seconds.unsigned_abs())), wall: Wall::from_seconds(seconds) }
+    }
+
+    /// A pod whose container has all three probes and runs since STARTED; `was` is its status from before.
+    fn pod(was: Option<bool>) -> PodEntry {
+        let probe = || Some(Probe { tcp_socket: Some(Default::default()), ..Probe::default() });
+        let (startup_probe, liveness_probe, readiness_probe) = (probe(), probe(), probe());
+        let mut pod = Pod::default();
+        pod.spec.containers = vec![Container { name: "c".into(), startup_probe, liveness_probe, readiness_probe, ..Container::default() }];
+        let desired = DesiredPod { pod: Arc::new(pod), life: Life::Running, limits: backoff::Limits::default() };
+        let mut e = PodEntry::new(desired, 0);
+        e.observed.containers.push(Arc::new(ObservedContainer {
+            id: "id".into(),
+            sandbox_id: "s".into(),
+            name: "c".into(),
+            attempt: 0,
+            state: ContainerState::Running { started_at: Wall::from_seconds(STARTED).0 },
+            created_at: 0,
+            image: "".into(),
+            user_specified_image: "".into(),
+            image_ref: "".into(),
+            image_id: "".into(),
+            log_path: "".into(),
+            facts: Default::default(),
+            pid: None,
+            user: None,
+            mounts: [].into(),
+            resources: None,
+            stop_signal: None,
+        }));
+        e.status = was.map(|started| {
+            let c = ContainerStatus {
+                name: "c".into(),
+                container_id: "fake://id".into(),
+                started: Some(started),
+                ..ContainerStatus::default()
+            };
+            Arc::new(PodStatus { container_statuses: vec![c], ..PodStatus::default() })
+        });
+        e
+    }
+
+    /// Kinds that are asked within a period after the daemon started at `daemon`.
+    fn asked(e: &mut PodEntry, daemon: i64) -> Vec<ProbeKind> {
+        let config = NodeConfig { started: Wall::from_seconds(daemon), ..config() };
+        refresh(e, &config, at(daemon.max(STARTED)));
+        refresh(e, &config, at(daemon.max(STARTED) + 10));
+        let runs = due(e, at(daemon.max(STARTED) + 10));
+        runs.iter().map(|r| if let Effect::Probe(p) = r { p.kind } else { panic!("{r:?}") }).collect()
+    }
+
+    #[test]
+    fn a_new_container_is_asked_for_startup_first_and_for_readiness_at_once_after() {
+        let mut e = pod(None);
+        assert_eq!(asked(&mut e, STARTED - 50), [ProbeKind::Startup]);
+        results::probe(&mut e, "id", ProbeKind::Startup, &Outcome::Success(String::new()), &mut Vec::new());
+        refresh(&mut e, &config(), at(STARTED + 10));
+        let now: Vec<_> = due(&mut e, at(STARTED + 10)).into_iter().collect();
+        assert!(now.iter().any(|r| matches!(r, Effect::Probe(p) if p.kind == ProbeKind::Readiness)), "{now:?}");
+        assert!(!now.iter().any(|r| matches!(r, Effect::Probe(p) if p.kind == ProbeKind::Startup)), "{now:?}");
+    }
+
+    #[test]
+    fn an_adopted_container_that_had_started_is_not_asked_for_startup_again() {
+        assert_eq!(asked(&mut pod(Some(true)), STARTED + 5), [ProbeKind::Liveness, ProbeKind::Readiness]);
+        assert_eq!(asked(&mut pod(Some(false)), STARTED + 5), [ProbeKind::Startup]);
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_made_is_told_and_counts_for_nothing() {
+        let mut e = pod(Some(true));
+        asked(&mut e, STARTED + 5);
+        for (outcome, state) in [(Outcome::Error("x".into()), "unknown"), (Outcome::Unreadable("x".into()), "failure")] {
+            let mut out = Vec::new();
+            assert!(!results::probe(&mut e, "id", ProbeKind::Liveness, &outcome, &mut out));
+            let Some(Effect::Event(told)) = out.first() else { panic!("{out:?}") };
+            assert_eq!(told.message, format!("Liveness probe errored and resulted in {state} state: x"));
+        }
+    }
+}

@@ -59,7 +59,7 @@ impl Executor {
             Work::StopSandbox { id } => plain(self.client.stop_sandbox(id).await, "FailedKillPod"),
             Work::RemoveSandbox { id } => plain(self.client.remove_sandbox(id).await, "FailedKillPod"),
             Work::Start(s) => self.start(uid, s).await,
-            Work::Resume { id, links, post_start, .. } => self.resume(id, links, post_start.as_ref()).await,
+            Work::Resume { id, links, post_start, .. } => self.resume(id, links, post_start.as_deref()).await,
             Work::Kill(k) => self.kill(k).await,
             Work::RemoveContainer { id, log_path, .. } => self.remove(uid, id, log_path).await,
             Work::RecordOutcome { uid, status } => {
@@ -99,7 +99,7 @@ impl Executor {
         let files = s.clone();
         self.lanes.run(uid, move || volumes::prepare(&files)).await.map_err(|e| local("CreateContainerConfigError", e))?;
         let id = self.client.create(&s.sandbox_id, &s.spec, &s.sandbox).await.map_err(|e| cri("CreateContainerError", &e))?;
-        self.run_created(&id, &s.links, s.post_start.as_ref()).await
+        self.run_created(&id, &s.links, s.post_start.as_deref()).await
     }
 
     async fn resume(&self, id: &str, links: &LogLink, hook: Option<&PostStart>) -> Result<Finished, Failure> {

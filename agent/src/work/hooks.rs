@@ -27,12 +27,12 @@ pub struct PostStart {
     pub pre_stop: Option<Hook>,
 }
 
-pub fn post_start(pod: &Pod, c: &Container, pod_ip: Option<IpAddr>) -> Option<PostStart> {
+pub fn post_start(pod: &Pod, c: &Container, pod_ip: Option<IpAddr>) -> Option<Box<PostStart>> {
     let lifecycle = c.lifecycle.as_ref()?;
     let hook = hook(lifecycle.post_start.as_ref()?, c, pod_ip);
     let grace = u32::try_from(pod.spec.termination_grace_period_seconds.max(0)).unwrap_or(u32::MAX);
     let pre_stop = lifecycle.pre_stop.as_ref().filter(|_| grace > 0).map(|h| self::hook(h, c, pod_ip));
-    Some(PostStart { hook, grace, pre_stop })
+    Some(Box::new(PostStart { hook, grace, pre_stop }))
 }
 
 pub fn hook(h: &Handler, c: &Container, pod_ip: Option<IpAddr>) -> Hook {

@@ -44,7 +44,7 @@ pub enum Work {
     StopSandbox { id: Box<str> },
     RemoveSandbox { id: Box<str> },
     Start(Box<Start>),
-    Resume { name: Box<str>, id: Box<str>, links: LogLink, post_start: Option<hooks::PostStart> },
+    Resume { name: Box<str>, id: Box<str>, links: LogLink, post_start: Option<Box<hooks::PostStart>> },
     Kill(Box<Kill>),
     RemoveContainer { name: Box<str>, id: Box<str>, log_path: Box<str> },
     RecordOutcome { uid: PodUid, status: Arc<PodStatus> },
@@ -83,7 +83,7 @@ pub struct Start {
     pub sub_paths: Vec<SubPath>,
     pub links: LogLink,
     pub log_dir: String,
-    pub post_start: Option<hooks::PostStart>,
+    pub post_start: Option<Box<hooks::PostStart>>,
 }
 
 /// A bind mount of a path inside a volume, made without following links out of it.

@@ -62,7 +62,7 @@ pub(super) struct World {
     cancelled: BTreeSet<JobId>,
 }
 
-fn config() -> NodeConfig {
+pub(in crate::node) fn config() -> NodeConfig {
     NodeConfig {
         root_dir: "/root".into(),
         pod_logs_dir: "/logs".into(),
