@@ -121,12 +121,12 @@ spec:
   - {{ name: fixed, hostPath: {{ path: {0}/file, type: File }} }}
   - {{ name: made, hostPath: {{ path: {0}/made/deep, type: DirectoryOrCreate }} }}
   - {{ name: touched, hostPath: {{ path: {0}/touched, type: FileOrCreate }} }}
-  - {{ name: null, hostPath: {{ path: /dev/null, type: CharDevice }} }}
+  - {{ name: device, hostPath: {{ path: /dev/null, type: CharDevice }} }}
   - {{ name: plain, hostPath: {volume} }}
   containers:
   - {{ name: main, image: BUSYBOX, command: [sleep, '1000'],
       volumeMounts: [{{ name: fixed, mountPath: /fixed, readOnly: true }}, {{ name: made, mountPath: /made }}, {{ name: touched, mountPath: /touched }},
-        {{ name: null, mountPath: /other-null }}, {{ name: plain, mountPath: /plain }}] }}
+        {{ name: device, mountPath: /other-null }}, {{ name: plain, mountPath: /plain }}] }}
 ",
             host.display()
         )
@@ -174,6 +174,15 @@ spec:
         { name: plain, mountPath: /one, subPath: color }] }
 ";
 
+const ENVIRONMENT: &str = "apiVersion: v1
+kind: Pod
+metadata: { name: env }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - { name: main, image: BUSYBOX, command: [sleep, '1000'], envFrom: [{ configMapRef: { name: settings } }] }
+";
+
 fn settings(color: &str, more: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: settings }}\ndata: {{ color: {color}{more} }}\n")
 }
@@ -185,10 +194,18 @@ fn configuration_waits_for_its_objects_and_follows_them() -> Result<()> {
     let bench = Bench::up()?;
     bench.apply("keys", KEYS)?;
     bench.apply("conf", CONFIGURED)?;
+    bench.apply("env", ENVIRONMENT)?;
+    let refused = |pod: &serde_json::Value| {
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        waiting["reason"] == "CreateContainerConfigError" && waiting["message"] == "configmap \"settings\" not found"
+    };
+    bench.daemon.wait_for_pod(("default", "env"), "waiting for its environment", SOON, refused)?;
     let missing = ("FailedMount".to_owned(), "MountVolume.SetUp failed for volume \"plain\" : configmap \"settings\" not found".to_owned());
     wait_for("the missing object is told", SOON, || -> Result<_> { Ok(bench.events("conf")?.contains(&missing).then_some(())) })?;
     bench.apply("settings", &settings("red", ", gone: soon"))?;
     bench.ready("conf")?;
+    bench.ready("env")?;
+    assert_eq!(bench.sh("env", "main", "echo $color")?, "red");
     assert_eq!(bench.events("conf")?.iter().filter(|e| e.0 == "FailedMount").count(), 1);
     let script = "cat /plain/color /keys/deep/a /keys/b /about/labels /about/cpu /all/color /all/a /all/name /one | tr '\\n' ' '";
     assert_eq!(bench.sh("conf", "main", script)?, "redalphabetatier=\"one\"250redalphaconfred");

@@ -98,3 +98,6 @@ pub fn host_path(ctx: &Context<'_>, v: &Volume) -> Result<String, ConfigError> {
     };
     Ok(paths::volume_dir(ctx.config, &ctx.pod.metadata.uid, plugin, &v.name))
 }
+
+#[cfg(test)]
+mod tests;
