@@ -151,7 +151,7 @@ fn removal_stops_at_what_others_mounted() -> Result<()> {
     let error = pod.tear_down().expect_err("a foreign mount").to_string();
     assert!(error.contains(&point.display().to_string()) && error.contains("unmount it"), "{error}");
     assert!(precious.join("file").exists());
-    assert_eq!(mounts::below(&pod.at("pod"))?, [point.clone()], "what is ours went");
+    assert_eq!(mounts::below(&pod.at("pod"))?, std::slice::from_ref(&point), "what is ours went");
     nix::mount::umount(&point)?;
     pod.tear_down()?;
     assert!(!pod.at("pod").exists() && precious.join("file").exists());

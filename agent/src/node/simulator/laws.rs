@@ -94,9 +94,14 @@ pub(super) fn at_rest(w: &World) {
         let e = w.node.pods.get(uid).unwrap_or_else(|| panic!("{} is forgotten", pod.metadata.name));
         let status = e.status.as_ref().unwrap_or_else(|| panic!("{} has no status", pod.metadata.name));
         let excused = |r: &WaitReason| {
+            // An image that cannot be had is asked for again and again.
             matches!(
                 r,
-                WaitReason::BackOff { .. } | WaitReason::ImageBackOff { .. } | WaitReason::PullFailed { .. } | WaitReason::NeverPull { .. }
+                WaitReason::BackOff { .. }
+                    | WaitReason::ImageBackOff { .. }
+                    | WaitReason::PullFailed { .. }
+                    | WaitReason::NeverPull { .. }
+                    | WaitReason::ImagePull { .. }
             )
         };
         let stuck_on_image = e.plan.waits.iter().any(|x| excused(&x.reason));
