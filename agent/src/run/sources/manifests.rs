@@ -26,8 +26,9 @@ use tokio::time::Instant;
 const SLOW: Duration = Duration::from_secs(20);
 /// How often to look for a directory that is not there.
 const ABSENT: Duration = Duration::from_secs(1);
-/// A burst of changes is one change.
-const COALESCE: Duration = Duration::from_millis(50);
+/// A burst of changes is one change: long enough for a copy of several files, short enough that a single pod does
+/// not wait for it.
+const COALESCE: Duration = Duration::from_millis(10);
 /// An editor that renames away and writes anew is no removal.
 const FILE_GONE: Duration = Duration::from_millis(250);
 /// Nor is a directory that is being replaced.
