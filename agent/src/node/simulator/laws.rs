@@ -106,6 +106,11 @@ pub(super) fn at_rest(w: &World) {
         };
         let stuck_on_image = e.plan.waits.iter().any(|x| excused(&x.reason));
         let does = &w.does[uid];
+        // An init container that always fails is always about to run once more.
+        let fails = |name: &str| pod.containers().zip(does).any(|((_, c), does)| c.name == name && *does == Does::Fails);
+        if e.plan.waits.iter().any(|x| matches!(&x.reason, WaitReason::Initializing { on } if fails(on))) {
+            continue;
+        }
         let name = &pod.metadata.name;
         if matches!(e.desired.life, Life::Finished) {
             finished(w, uid, status.phase);
