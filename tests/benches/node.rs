@@ -109,7 +109,7 @@ fn singles(daemon: &Daemon, n: usize) -> Result<Vec<Duration>> {
         let name = format!("single-{i}");
         let began = SystemTime::now();
         daemon.apply(&format!("{name}.yaml"), &manifest(&name))?;
-        out.push(*wait_ready(daemon, began, 1, &format!("single-{i}"))?.first().context("one")?);
+        out.push(*wait_ready(daemon, began, 1)?.first().context("one")?);
         daemon.remove(&format!("{name}.yaml"))?;
         std::thread::sleep(Duration::from_millis(2500));
     }
@@ -121,11 +121,11 @@ fn all_at_once(daemon: &Daemon, count: usize) -> Result<Vec<Duration>> {
     let list: String = (0..count).map(|i| format!("---\n{}", manifest(&format!("many-{i:03}")))).collect();
     let began = SystemTime::now();
     daemon.apply("many.yaml", &list)?;
-    wait_ready(daemon, began, count, "many-")
+    wait_ready(daemon, began, count)
 }
 
 /// Reads the daemon's own records, which are written the moment a status changes: no question disturbs it.
-fn wait_ready(daemon: &Daemon, began: SystemTime, count: usize, prefix: &str) -> Result<Vec<Duration>> {
+fn wait_ready(daemon: &Daemon, began: SystemTime, count: usize) -> Result<Vec<Duration>> {
     let directory = daemon.state_directory().join("pods");
     let mut seen: BTreeMap<String, Duration> = BTreeMap::new();
     let mut read: BTreeMap<String, SystemTime> = BTreeMap::new();
@@ -146,7 +146,6 @@ fn wait_ready(daemon: &Daemon, began: SystemTime, count: usize, prefix: &str) ->
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let _ = prefix;
     let mut out: Vec<Duration> = seen.into_values().collect();
     out.sort();
     Ok(out)

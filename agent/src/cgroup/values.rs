@@ -3,12 +3,12 @@
 use crate::pod::resources::{limit, requests, to_milli, to_units};
 use crate::pod::{Container, Pod, QosClass, qos_class};
 use crate::quantity::Quantity;
+use longshore_cri::resources;
 
 pub const MIN_SHARES: u64 = 2;
 pub const MAX_SHARES: u64 = 262_144;
 /// The CFS period in microseconds.
 pub const PERIOD_US: u64 = 100_000;
-const MIN_QUOTA_US: i64 = 1_000;
 
 /// The values of one group. None: leave the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,18 +23,12 @@ pub struct CgroupValues {
 
 /// cpu.shares for a request in millicores.
 pub fn shares(milli: i64) -> u64 {
-    match u64::try_from(milli) {
-        Ok(m) if m > 0 => (m.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
-        _ => MIN_SHARES,
-    }
+    u64::try_from(resources::shares(milli)).expect("clamped to positive shares")
 }
 
 /// cpu.cfs_quota_us for a limit in millicores; 0 means unset.
 pub fn quota(milli: i64) -> i64 {
-    if milli == 0 {
-        return 0;
-    }
-    (milli.saturating_mul(PERIOD_US as i64) / 1000).max(MIN_QUOTA_US)
+    resources::quota(milli, PERIOD_US as i64)
 }
 
 /// cpu.weight of cgroup v2 for cpu.shares of v1.

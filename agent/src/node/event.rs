@@ -45,9 +45,9 @@ pub enum Event {
     /// A relist: every pod of the runtime that bears a kubelet's labels.
     Relisted(Vec<Observation>),
     Observed(Box<Observation>),
+    /// The pod could not be looked at; whoever tried has told why.
     ObserveFailed {
         uid: PodUid,
-        message: String,
     },
     /// The runtime or the kernel says that something changed in this pod.
     Changed {

@@ -17,9 +17,7 @@ pub(super) fn reconcile(s: &mut NodeState, uid: &PodUid, now: Now, out: &mut Vec
     deadline(e, now, out);
     probing::refresh(e, &s.config, now);
     out.extend(probing::due(e, now));
-    if hasten_end(e, now, out) {
-        return;
-    }
+    hasten_end(e, out);
     if e.job.is_some() {
         return tell_status(s, uid, now, out);
     }
@@ -56,14 +54,13 @@ fn deadline(e: &mut PodEntry, now: Now, out: &mut Vec<Effect>) {
 }
 
 /// A pod that is to end drops whatever job starts things, and kills with a longer grace than it now has.
-fn hasten_end(e: &mut PodEntry, _now: Now, out: &mut Vec<Effect>) -> bool {
-    let Life::Terminating(t) = &e.desired.life else { return false };
-    let Some(job) = &e.job else { return false };
-    if job.ends_with_grace.is_some_and(|g| g <= t.grace()) {
-        return false;
+fn hasten_end(e: &PodEntry, out: &mut Vec<Effect>) {
+    if let Life::Terminating(t) = &e.desired.life
+        && let Some(job) = &e.job
+        && job.ends_with_grace.is_none_or(|g| g > t.grace())
+    {
+        out.push(Effect::Cancel { uid: e.desired.pod.uid(), job: job.id });
     }
-    out.push(Effect::Cancel { uid: e.desired.pod.uid(), job: job.id });
-    false
 }
 
 fn settle(s: &mut NodeState, uid: &PodUid, now: Now, out: &mut Vec<Effect>) {

@@ -61,12 +61,11 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             observe(s, &uid, *o, out);
             only(uid)
         }
-        Event::ObserveFailed { uid, message } => {
+        Event::ObserveFailed { uid } => {
             if let Some(e) = s.pods.get_mut(&uid) {
                 e.observing = false;
                 e.verdicts.retry_end = Some(now.mono + std::time::Duration::from_secs(1));
             }
-            let _ = message;
             BTreeSet::new()
         }
         Event::Changed { uid } => {

@@ -39,7 +39,7 @@ pub(super) fn pass(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, now: Now, pass
             continue;
         }
         let next = init.get(i + 1).map(|(_, c)| *c);
-        match step(d, o, v, *kind, spec, record, now, pass) {
+        match step(d, v, *kind, spec, record, now, pass) {
             Progress::Passed if !furthest_met => match next {
                 Some(n) => {
                     outcome = Outcome::InProgress { on: n.name.as_str().into() };
@@ -77,10 +77,8 @@ enum Progress {
     Failed,
 }
 
-#[allow(clippy::too_many_arguments, reason = "one step of the loop above, split off for its length")]
 fn step(
     d: &DesiredPod,
-    o: &ObservedPod,
     v: &Verdicts,
     kind: ContainerKind,
     spec: &Container,
@@ -92,12 +90,12 @@ fn step(
     let sidecar = kind == ContainerKind::Sidecar;
     match &record.state {
         ContainerState::Created => {
-            running::resume(d, o, v, spec, record, now, pass);
+            running::resume(v, spec, record, now, pass);
             Progress::Pending
         }
         ContainerState::Running { .. } if !sidecar => Progress::Pending,
         ContainerState::Running { .. } => {
-            if let Some(why) = running::kill_reason(pod, spec, record, v) {
+            if let Some(why) = running::kill_reason(spec, record, v) {
                 pass.actions.push(running::kill(pod, record, why));
                 return Progress::Pending;
             }

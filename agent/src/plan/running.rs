@@ -150,7 +150,7 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
     };
     match &record.state {
         ContainerState::Running { .. } => {
-            let reason = kill_reason(pod, spec, record, v);
+            let reason = kill_reason(spec, record, v);
             if let Some(why) = reason {
                 pass.actions.push(kill(pod, record, why));
             }
@@ -158,7 +158,7 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
         }
         ContainerState::Created if view::in_current_sandbox(o, record) => {
             pass.alive += 1;
-            resume(d, o, v, spec, record, now, pass);
+            resume(v, spec, record, now, pass);
         }
         ContainerState::Created => {
             pass.alive += 1;
@@ -180,8 +180,7 @@ fn main(d: &DesiredPod, o: &ObservedPod, v: &Verdicts, spec: &Container, now: No
 }
 
 /// Why a running container has to be stopped, if it has to.
-pub(super) fn kill_reason(pod: &Pod, spec: &Container, record: &ObservedContainer, v: &Verdicts) -> Option<KillReason> {
-    let _ = pod;
+pub(super) fn kill_reason(spec: &Container, record: &ObservedContainer, v: &Verdicts) -> Option<KillReason> {
     if view::definition_changed(spec, record) {
         return Some(KillReason::DefinitionChanged);
     }
@@ -197,16 +196,7 @@ pub(super) fn kill_reason(pod: &Pod, spec: &Container, record: &ObservedContaine
 
 /// A container was created and the daemon died before it was started. Started as it is when its
 /// definition still holds, removed and made anew otherwise.
-pub(super) fn resume(
-    d: &DesiredPod,
-    o: &ObservedPod,
-    v: &Verdicts,
-    spec: &Container,
-    record: &ObservedContainer,
-    now: Now,
-    pass: &mut Pass,
-) {
-    let _ = (d, o);
+pub(super) fn resume(v: &Verdicts, spec: &Container, record: &ObservedContainer, now: Now, pass: &mut Pass) {
     let (name, id) = (Box::from(spec.name.as_str()), record.id.clone());
     if view::definition_changed(spec, record) {
         pass.actions.push(Action::RemoveContainer { name, id });

@@ -169,7 +169,10 @@ fn log_tail(path: &str) -> String {
 pub async fn send(observer: Observer, uid: PodUid, to: mpsc::Sender<Event>) {
     let event = match observer.one(&uid).await {
         Ok(o) => Event::Observed(Box::new(o)),
-        Err(e) => Event::ObserveFailed { uid, message: e.to_string() },
+        Err(error) => {
+            tracing::debug!(%uid, %error, "a pod could not be looked at");
+            Event::ObserveFailed { uid }
+        }
     };
     let _ = to.send(event).await;
 }
