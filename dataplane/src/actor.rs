@@ -4,94 +4,103 @@
 //! order. Tests: the namespace tests.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::addresses;
-use crate::backend::nft::compile::compile;
-use crate::backend::nft::kernel::{Kernel, KernelError};
-use crate::backend::nft::schema::Options;
-use crate::backend::nft::table::{Loaded, Table};
+use crate::backend::{self, BackendError, Found, NodeAddresses, Options, Plane, Written, is_critical};
 use crate::config::{Config, NodePortAddresses};
-use crate::conntrack::plan::StaleFlows;
+use crate::conntrack::plan::Ledger;
 use crate::conntrack::worker::Worker;
+use crate::events::Events;
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
 use crate::model::{Family, ObjectName};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
-use crate::view;
 
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A pass over so many services leaves much freed memory behind.
 const LARGE: usize = 1000;
-/// When others change nftables all the time, our tables are read as a whole no more often than this.
-const DEEP_AUDIT: Duration = Duration::from_secs(30);
+/// The ipvs backend's link: its addresses are services', not the node's.
+const IPVS_LINK: &str = "kube-ipvs0";
 
-/// One family's table with what waits for it.
-#[derive(Debug)]
-struct Plane {
-    table: Table,
-    /// Services to compile before the next commit.
+/// One family's rules with what waits for them.
+struct Lane {
+    plane: Box<dyn Plane>,
+    /// Services to hand over before the next commit.
     waiting: BTreeSet<ObjectName>,
-    stale: StaleFlows,
-    /// The kernel's number of our table.
-    handle: Option<u64>,
+    flows: Ledger,
 }
 
 pub struct Actor {
     config: Config,
     inbox: Arc<Inbox>,
     status: watch::Sender<Status>,
-    kernel: Kernel,
+    events: Arc<Events>,
     store: ServiceStore,
-    planes: Vec<Plane>,
+    /// Readable when somebody else may have changed a plane's rules.
+    alarms: Vec<AsyncFd<OwnedFd>>,
+    lanes: Vec<Lane>,
     conntrack: Worker,
     synced: bool,
     /// Number of the last change that was taken in.
     taken: u64,
-    generation: u32,
-    last_read: Instant,
     next_audit: Instant,
     retry: Option<(Instant, Duration)>,
     watch: Option<addresses::Watch>,
 }
 
 impl Actor {
-    /// Opens the kernel in the calling thread's network namespace, and sees that every family's tables can be read.
-    pub fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>) -> Result<Actor, KernelError> {
-        let mut kernel = Kernel::open(&config.table)?;
-        let generation = kernel.generation()?;
-        let mut planes = Vec::new();
+    /// Opens the kernel in the calling thread's network namespace, and sees that every family's rules can be read.
+    /// Needs the context of a tokio runtime.
+    pub fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, BackendError> {
+        let mut lanes = Vec::new();
         for family in &config.families {
-            kernel.table_handle(*family)?;
-            let table = Table::new(options(&config, *family));
-            planes.push(Plane { table, waiting: BTreeSet::new(), stale: StaleFlows::default(), handle: None });
+            let plane = backend::open(&config, *family)?;
+            lanes.push(Lane { plane, waiting: BTreeSet::new(), flows: Ledger::default() });
         }
         let audit = config.audit;
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
         let conntrack = Worker::new(status.clone(), config.node_ips.clone());
-        Ok(Actor {
+        let mut actor = Actor {
             conntrack,
             config,
             inbox,
             status,
-            kernel,
+            events,
             store,
-            planes,
+            alarms: Vec::new(),
+            lanes,
             synced: false,
             taken: 0,
-            generation,
-            last_read: Instant::now(),
             next_audit: Instant::now() + audit,
             retry: None,
             watch: None,
-        })
+        };
+        actor.watch_planes();
+        Ok(actor)
+    }
+
+    fn watch_planes(&mut self) {
+        self.alarms.clear();
+        for fd in self.lanes.iter().filter_map(|lane| lane.plane.alarm()) {
+            // SAFETY: an owned descriptor is the same one, and open, as long as it lives.
+            let register = |fd: OwnedFd| unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            let registered = fd.try_clone_to_owned().and_then(|fd| Ok(register(fd)?));
+            match registered {
+                Ok(alarm) => self.alarms.push(alarm),
+                Err(error) => tracing::warn!(%error, "changes of our rules by others are found late"),
+            }
+        }
     }
 
     /// Runs until it is told to shut down.
@@ -102,14 +111,14 @@ impl Actor {
             let pending = self.inbox.take();
             if let Some(keep_rules) = pending.shutdown {
                 if !keep_rules {
-                    self.delete_tables();
+                    self.delete_rules();
                 }
                 return;
             }
             let mut questions = Vec::new();
             self.take_in(pending, &mut questions);
             if self.synced && self.has_work() && self.may_try() {
-                let large = self.planes.iter().any(|plane| plane.waiting.len() > LARGE || plane.table.needs_read());
+                let large = self.lanes.iter().any(|lane| lane.waiting.len() > LARGE || lane.plane.needs_read());
                 self.pass_and_report();
                 if large {
                     malloc::trim();
@@ -126,7 +135,9 @@ impl Actor {
     async fn wait(&mut self) {
         let retry_at = self.retry.map(|(at, _)| at);
         let audit_at = self.next_audit;
+        let deadline = self.lanes.iter().filter_map(|lane| lane.plane.next_deadline()).min().map(Instant::from_std);
         let watch = &mut self.watch;
+        let alarms = &self.alarms;
         let moved = async {
             match watch {
                 Some(watch) => watch.changed().await,
@@ -141,7 +152,15 @@ impl Actor {
                 }
             }
             () = sleep_until(retry_at.unwrap_or(audit_at)), if retry_at.is_some() => {}
+            () = sleep_until(deadline.unwrap_or(audit_at)), if deadline.is_some() => {}
             () = sleep_until(audit_at), if self.synced => self.audit(),
+            outcome = alarmed(alarms), if self.synced => {
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "changes of our rules by others are found late");
+                    self.alarms.clear();
+                }
+                self.audit();
+            }
             result = moved => {
                 if let Err(error) = result {
                     tracing::warn!(%error, "no longer told of address changes");
@@ -155,7 +174,9 @@ impl Actor {
     fn take_in(&mut self, pending: Pending, questions: &mut Vec<tokio::sync::oneshot::Sender<Snapshot>>) {
         questions.extend(pending.snapshots);
         for (_, service) in pending.services.iter().filter(|(_, service)| service.is_some()) {
-            service.iter().for_each(|service| self.store.set_service(service));
+            service.iter().for_each(|service| {
+                self.store.set_service(service);
+            });
         }
         for ((namespace, name), _) in pending.services.iter().filter(|(_, service)| service.is_none()) {
             self.store.delete_service(ObjectName::new(namespace, name));
@@ -164,10 +185,14 @@ impl Actor {
             match slice {
                 Some(slice) => self.store.set_slice(slice),
                 None => self.store.delete_slice(&ObjectName::new(namespace, name)),
-            }
+            };
         }
         if let Some(zone) = pending.zone {
             self.store.set_zone(zone.as_deref());
+        }
+        for event in self.store.take_events() {
+            tracing::warn!(regarding = ?event.regarding, reason = event.reason, "{}", event.message);
+            self.events.put(event);
         }
         self.taken = pending.generation;
         if pending.synced && !self.synced {
@@ -175,16 +200,15 @@ impl Actor {
             self.refresh_addresses();
         }
         let dirty = self.store.take_dirty();
-        for plane in &mut self.planes {
-            plane.waiting.extend(dirty.iter().cloned());
+        for lane in &mut self.lanes {
+            lane.waiting.extend(dirty.iter().cloned());
         }
     }
 
     fn has_work(&self) -> bool {
-        let reported = self.status.borrow().programmed_generation;
-        self.taken != reported
-            || self.planes.iter().any(|plane| plane.table.needs_read() || !plane.waiting.is_empty())
-            || self.planes.iter().any(|plane| plane.table.is_touched())
+        let due = |lane: &Lane| lane.plane.next_deadline().is_some_and(|at| Instant::from_std(at) <= Instant::now());
+        let lacking = |lane: &Lane| lane.plane.needs_read() || !lane.waiting.is_empty() || lane.plane.is_touched() || due(lane);
+        self.taken != self.status.borrow().programmed_generation || self.lanes.iter().any(lacking)
     }
 
     /// False while a back-off lasts. A kernel that refuses would otherwise be read anew at each change.
@@ -203,7 +227,7 @@ impl Actor {
                 self.retry = Some((Instant::now() + delay, delay));
             }
         }
-        let frontends = self.planes.iter().filter_map(|plane| plane.table.have()).map(|p| p.frontends.len()).sum();
+        let frontends = self.lanes.iter().map(|lane| lane.plane.frontends()).sum();
         let services = self.store.services();
         self.status.send_modify(|status| {
             status.counters.passes += 1;
@@ -218,129 +242,96 @@ impl Actor {
         });
     }
 
-    /// Brings every family's table to what is desired. A family that fails does not hold up the other.
-    fn pass(&mut self) -> Result<(), KernelError> {
+    /// Brings every family's rules to what is desired. A family that fails does not hold up the other.
+    fn pass(&mut self) -> Result<(), BackendError> {
         let mut outcome = Ok(());
-        for index in 0..self.planes.len() {
+        for index in 0..self.lanes.len() {
             if let Err(error) = self.pass_family(index) {
                 // What the kernel holds now is not known: the next pass reads it.
-                self.planes[index].table.forget();
+                self.lanes[index].plane.forget();
                 outcome = outcome.and(Err(error));
             }
         }
         outcome
     }
 
-    fn pass_family(&mut self, index: usize) -> Result<(), KernelError> {
-        let loaded = self.read_if_needed(index)?;
-        self.compile_waiting(index);
-        self.create_if_needed(index, loaded)?;
-        let transactions = self.planes[index].table.plan();
-        for transaction in &transactions {
-            self.commit(index, transaction)?;
-        }
-        self.planes[index].table.committed();
-        Ok(())
-    }
-
-    /// What was found, when it had to be read.
-    fn read_if_needed(&mut self, index: usize) -> Result<Option<Loaded>, KernelError> {
-        let plane = &mut self.planes[index];
-        if !plane.table.needs_read() {
-            return Ok(None);
-        }
-        let loaded = self.kernel.read(plane.table.options())?;
-        plane.handle = self.kernel.table_handle(plane.table.options().family)?;
-        self.last_read = Instant::now();
-        self.status.send_modify(|status| status.counters.kernel_reads += 1);
-        plane.waiting.extend(self.store.names().cloned());
-        Ok(match loaded {
-            Loaded::Ours(program) => {
-                plane.table.adopt(program);
-                None
+    fn pass_family(&mut self, index: usize) -> Result<(), BackendError> {
+        if self.lanes[index].plane.needs_read() {
+            self.status.send_modify(|status| status.counters.kernel_reads += 1);
+            let found = self.lanes[index].plane.read()?;
+            self.lanes[index].waiting.extend(self.store.names().cloned());
+            if found == Found::Nothing {
+                // What the cluster itself needs to work does not wait for the rest.
+                self.hand_over(index, is_critical);
+                self.apply(index)?;
             }
-            other => Some(other),
-        })
+        }
+        self.hand_over(index, |_| true);
+        self.apply(index)
     }
 
-    fn compile_waiting(&mut self, index: usize) {
-        let plane = &mut self.planes[index];
-        let family = plane.table.options().family;
-        for name in std::mem::take(&mut plane.waiting) {
+    /// Tells a plane of waiting services.
+    fn hand_over(&mut self, index: usize, which: impl Fn(&ObjectName) -> bool) {
+        let lane = &mut self.lanes[index];
+        let family = lane.plane.family();
+        let waiting = std::mem::take(&mut lane.waiting);
+        for name in waiting {
+            if !which(&name) {
+                lane.waiting.insert(name);
+                continue;
+            }
             let resolved = self.store.resolve(&name, family);
-            let after = resolved.udp.clone();
-            let fragment = compile(resolved, |key| plane.table.loaded(key));
-            let before = plane.table.set(&name, fragment);
-            plane.stale.note(&before.udp, &after);
+            lane.flows.note(&name, &resolved.udp);
+            lane.plane.set(&name, resolved);
         }
     }
 
-    fn create_if_needed(&mut self, index: usize, loaded: Option<Loaded>) -> Result<(), KernelError> {
-        let Some(loaded) = loaded else { return Ok(()) };
-        if loaded == Loaded::Foreign {
-            tracing::info!(table = %self.config.table, "replacing rules that somebody else wrote");
+    fn apply(&mut self, index: usize) -> Result<(), BackendError> {
+        let Written { transactions, writes } = self.lanes[index].plane.apply(std::time::Instant::now())?;
+        if transactions > 0 {
+            self.status.send_modify(|status| {
+                status.counters.kernel_transactions += transactions;
+                status.counters.kernel_writes += writes;
+            });
         }
-        let ops = self.planes[index].table.plan_creation(&loaded);
-        self.commit(index, &ops)?;
-        let plane = &mut self.planes[index];
-        plane.table.created(&loaded);
-        plane.handle = self.kernel.table_handle(plane.table.options().family)?;
-        Ok(())
-    }
-
-    fn commit(&mut self, index: usize, ops: &[crate::backend::nft::ir::Op]) -> Result<(), KernelError> {
-        let family = self.planes[index].table.options().family;
-        self.kernel.commit(family, ops)?;
-        self.generation = self.generation.wrapping_add(1);
-        self.status.send_modify(|status| {
-            status.counters.kernel_transactions += 1;
-            status.counters.kernel_writes += ops.len() as u64;
-        });
         Ok(())
     }
 
     fn delete_stale_flows(&mut self) {
-        for plane in self.planes.iter_mut().filter(|p| !p.stale.is_empty() && !p.table.needs_read()) {
-            let stale = std::mem::take(&mut plane.stale);
-            if let Err(error) = self.conntrack.delete(plane.table.options().family, stale) {
+        for lane in self.lanes.iter_mut().filter(|lane| !lane.plane.needs_read()) {
+            let stale = lane.flows.take_stale();
+            if stale.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.conntrack.delete(lane.plane.family(), stale) {
                 tracing::warn!(%error, "cannot start the thread that deletes stale flows");
             }
         }
     }
 
-    /// Looks whether somebody else changed our tables.
+    /// Looks whether somebody else changed our rules.
     fn audit(&mut self) {
         self.next_audit = Instant::now() + self.config.audit;
-        let now = match self.kernel.generation() {
-            Ok(generation) => generation,
-            Err(error) => {
-                tracing::warn!(%error, "cannot ask for the generation of the kernel's rules");
-                return;
+        for lane in &mut self.lanes {
+            match lane.plane.audit(std::time::Instant::now()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(family = %lane.plane.family(), "somebody may have changed our rules");
+                    self.status.send_modify(|status| status.counters.foreign_changes += 1);
+                    lane.plane.forget();
+                }
+                Err(error) => tracing::warn!(%error, "cannot look whether somebody changed our rules"),
             }
-        };
-        if now == self.generation {
-            return;
-        }
-        let deep = self.last_read.elapsed() >= DEEP_AUDIT;
-        for plane in &mut self.planes {
-            let handle = self.kernel.table_handle(plane.table.options().family).ok().flatten();
-            let replaced = handle != plane.handle;
-            if replaced {
-                tracing::warn!(family = %plane.table.options().family, "somebody replaced or deleted our table");
-                self.status.send_modify(|status| status.counters.foreign_changes += 1);
-            }
-            if replaced || deep {
-                plane.table.forget();
-            }
-        }
-        // A change within a table that is still there is found by the next deep look.
-        if deep || self.planes.iter().all(|plane| plane.table.needs_read()) {
-            self.generation = now;
         }
     }
 
+    fn follows_addresses(&self) -> bool {
+        let by_config = matches!(self.config.node_port_addresses, NodePortAddresses::Cidrs(_));
+        by_config || self.lanes.iter().any(|lane| lane.plane.wants_addresses())
+    }
+
     fn watch_addresses(&mut self) {
-        if !matches!(self.config.node_port_addresses, NodePortAddresses::Cidrs(_)) {
+        if !self.follows_addresses() {
             return;
         }
         match addresses::Watch::open() {
@@ -350,53 +341,58 @@ impl Actor {
     }
 
     fn refresh_addresses(&mut self) {
-        let ips: Vec<IpAddr> = match &self.config.node_port_addresses {
-            NodePortAddresses::All => Vec::new(),
-            NodePortAddresses::Primary => self.config.node_ips.clone(),
-            NodePortAddresses::Cidrs(cidrs) => match addresses::all() {
-                Ok(all) => all.into_iter().filter(|ip| cidrs.iter().any(|cidr| cidr.contains(*ip))).collect(),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read this node's addresses");
-                    return;
-                }
-            },
+        let links = if self.follows_addresses() { addresses::all() } else { Ok(Vec::new()) };
+        let links = match links {
+            Ok(links) => links,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read this node's addresses");
+                return;
+            }
         };
-        for plane in &mut self.planes {
-            let options = plane.table.options();
-            let ours = |ip: &&IpAddr| Family::of(**ip) == options.family && !ip.is_loopback();
-            let wanted = if options.node_ports_everywhere { Vec::new() } else { ips.iter().filter(ours).copied().collect() };
-            plane.table.set_node_port_ips(wanted);
+        for lane in &mut self.lanes {
+            let addresses = node_addresses(&self.config, lane.plane.family(), &links);
+            lane.plane.set_node_addresses(addresses);
         }
     }
 
-    fn delete_tables(&mut self) {
-        for family in self.config.families.clone() {
-            if let Err(error) = self.kernel.delete_table(family) {
+    fn delete_rules(&mut self) {
+        for lane in &mut self.lanes {
+            if let Err(error) = lane.plane.delete() {
                 tracing::warn!(%error, "cannot delete our rules");
             }
         }
     }
 
     fn snapshot(&self) -> Snapshot {
-        let tables = self.planes.iter().map(|plane| &plane.table);
-        Snapshot { status: self.status.borrow().clone(), services: tables.flat_map(view::services).collect() }
+        Snapshot { status: self.status.borrow().clone(), services: self.lanes.iter().flat_map(|lane| lane.plane.services()).collect() }
     }
 }
 
-fn options(config: &Config, family: Family) -> Options {
-    let of_family = |ip: &IpAddr| Family::of(*ip) == family;
-    Options {
-        family,
-        detect_local: config.detect_local.clone(),
-        masquerade_all: config.masquerade_all,
-        masquerade_mark: 1 << (config.masquerade_bit & 31),
-        node_ports_everywhere: match &config.node_port_addresses {
-            NodePortAddresses::All => true,
-            NodePortAddresses::Primary => !config.node_ips.iter().any(of_family),
-            NodePortAddresses::Cidrs(cidrs) => {
-                let mut ours = cidrs.iter().filter(|cidr| cidr.family() == family).peekable();
-                ours.peek().is_none() || ours.any(|cidr| cidr.prefix == 0)
+/// Returns when a plane may have been changed by somebody else.
+async fn alarmed(alarms: &[AsyncFd<OwnedFd>]) -> io::Result<()> {
+    std::future::poll_fn(|context| {
+        for alarm in alarms {
+            if let std::task::Poll::Ready(ready) = alarm.poll_read_ready(context) {
+                // The audit reads all there is.
+                return std::task::Poll::Ready(ready.map(|mut guard| guard.clear_ready()));
             }
-        },
-    }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+/// One family's part of the addresses on `links`, and which of them answer on node ports.
+fn node_addresses(config: &Config, family: Family, links: &[(String, std::net::IpAddr)]) -> NodeAddresses {
+    let links: Vec<_> = links.iter().filter(|(_, ip)| Family::of(*ip) == family).cloned().collect();
+    let own = links.iter().filter(|(link, _)| link != IPVS_LINK).map(|(_, ip)| *ip);
+    let mut node_ports: Vec<_> = match &config.node_port_addresses {
+        _ if Options::of(config, family).node_ports_everywhere => own.collect(),
+        NodePortAddresses::Cidrs(cidrs) => own.filter(|ip| cidrs.iter().any(|cidr| cidr.contains(*ip))).collect(),
+        _ => config.node_ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect(),
+    };
+    node_ports.retain(|ip| !ip.is_loopback());
+    node_ports.sort_unstable();
+    node_ports.dedup();
+    NodeAddresses { node_ports, links }
 }

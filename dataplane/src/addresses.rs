@@ -11,13 +11,14 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, constant
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
 
-/// Every address of the calling thread's network namespace.
-pub fn all() -> io::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
+/// Every address of the calling thread's network namespace, with its link's name.
+pub fn all() -> io::Result<Vec<(String, IpAddr)>> {
+    let mut found: Vec<(String, IpAddr)> = nix::ifaddrs::getifaddrs()?
         .filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+            let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+            Some((interface.interface_name, ip))
         })
         .collect();
     found.sort_unstable();

@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use tokio::sync::{oneshot, watch};
 
 use crate::actor::Actor;
-use crate::backend::nft::kernel::{Kernel, KernelError};
+use crate::backend::{self, BackendError};
 use crate::config::{Change, Config};
+use crate::events::Events;
 use crate::inbox::Inbox;
-use crate::model::Family;
 use crate::netns;
 use crate::snapshot::{Snapshot, Status};
 
@@ -28,7 +28,7 @@ pub enum StartError {
     #[error("no IP family to program")]
     NoFamily,
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Backend(#[from] BackendError),
 }
 
 /// The data plane ended before it came so far.
@@ -41,6 +41,7 @@ pub struct Stopped;
 pub struct Dataplane {
     inbox: Arc<Inbox>,
     status: watch::Receiver<Status>,
+    events: Arc<Events>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,8 +55,9 @@ impl Dataplane {
         let inbox = Arc::new(Inbox::default());
         let (status_in, status) = watch::channel(Status::default());
         let (started_in, started) = std::sync::mpsc::channel();
-        let actors_inbox = inbox.clone();
-        let run = move || match open(config, actors_inbox, status_in) {
+        let (actors_inbox, events) = (inbox.clone(), Arc::new(Events::default()));
+        let actors_events = events.clone();
+        let run = move || match open(config, actors_inbox, status_in, actors_events) {
             Ok((runtime, actor)) => {
                 // The caller waits for this.
                 let _ = started_in.send(Ok(()));
@@ -67,7 +69,7 @@ impl Dataplane {
         };
         let thread = std::thread::Builder::new().name("dataplane".into()).spawn(run).map_err(StartError::Thread)?;
         let outcome = started.recv().unwrap_or_else(|_| Err(StartError::Thread(io::Error::other("it ended before it had started"))));
-        outcome.map(|()| Dataplane { inbox, status, thread: Some(thread) })
+        outcome.map(|()| Dataplane { inbox, status, events, thread: Some(thread) })
     }
 
     /// Tells of a change; never blocks. Returns the change's number, for [`Dataplane::wait_programmed`].
@@ -85,6 +87,11 @@ impl Dataplane {
         let mut status = self.status.clone();
         let programmed = |status: &Status| status.ready && status.programmed_generation >= generation;
         status.wait_for(programmed).await.map(drop).map_err(|_| Stopped)
+    }
+
+    /// What users should be told, in order; for whoever records events.
+    pub fn events(&self) -> Arc<Events> {
+        self.events.clone()
     }
 
     /// What is programmed, per service.
@@ -114,29 +121,30 @@ impl Drop for Dataplane {
     }
 }
 
-fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>) -> Result<(tokio::runtime::Runtime, Actor), StartError> {
+fn open(
+    config: Config,
+    inbox: Arc<Inbox>,
+    status: watch::Sender<Status>,
+    events: Arc<Events>,
+) -> Result<(tokio::runtime::Runtime, Actor), StartError> {
     if let Some(path) = &config.netns {
         netns::enter(path).map_err(|source| StartError::Netns { path: path.clone(), source })?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
-    let actor = Actor::open(config, inbox, status)?;
+    let entered = runtime.enter();
+    let actor = Actor::open(config, inbox, status, events)?;
+    drop(entered);
     Ok((runtime, actor))
 }
 
-/// Deletes our tables, and nothing else, from the caller's network namespace or the one given.
+/// Deletes what any backend of ours has in the caller's network namespace or the one given, and nothing else.
 pub fn cleanup(netns: Option<&Path>) -> Result<(), StartError> {
     std::thread::scope(|scope| {
         let run = || {
             if let Some(path) = netns {
                 netns::enter(path).map_err(|source| StartError::Netns { path: path.into(), source })?;
             }
-            let mut kernel = Kernel::open(crate::TABLE)?;
-            for family in Family::ALL {
-                if kernel.table_handle(family)?.is_some() {
-                    kernel.delete_table(family)?;
-                }
-            }
-            Ok(())
+            backend::cleanup(None).map_err(StartError::from)
         };
         let ended = scope.spawn(run).join();
         ended.unwrap_or_else(|_| Err(StartError::Thread(io::Error::other("it panicked"))))

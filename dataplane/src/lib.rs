@@ -11,6 +11,8 @@
 //! | [`resolve`] | what each service's packets may do |
 //! | [`backend`] | the rules of one kernel mechanism |
 //! | [`conntrack`] | stale flows |
+//! | [`health`] | what health checks are answered |
+//! | [`metrics`] | what is counted |
 //! | [`sim`] | what the rules do with a packet |
 //! | [`netlink`] | messages and sockets |
 //! | `actor`, `dataplane`, `inbox` | the thread and the handle to it |
@@ -18,11 +20,15 @@
 mod actor;
 mod addresses;
 pub mod backend;
+mod claims;
 pub mod config;
 pub mod conntrack;
 mod dataplane;
+pub mod events;
+pub mod health;
 mod inbox;
 mod malloc;
+pub mod metrics;
 pub mod model;
 pub mod netlink;
 mod netns;
@@ -30,10 +36,9 @@ pub mod resolve;
 pub mod sim;
 pub mod snapshot;
 pub mod store;
-mod view;
 pub mod wire;
 
-pub use config::{Change, Config, DetectLocal, NodePortAddresses};
+pub use config::{Change, Config, DetectLocal, IptablesConfig, IpvsConfig, Mode, NodePortAddresses};
 pub use dataplane::{Dataplane, StartError, Stopped, cleanup};
 pub use model::{Cidr, Family};
 pub use snapshot::{Counters, FrontendSnapshot, ServiceSnapshot, Snapshot, Status};

@@ -7,8 +7,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::claims::Claims;
+use crate::events::Event;
 use crate::model::{Family, ObjectName, Service, Slice, convert};
-use crate::resolve::{NodeView, Resolved, resolve};
+use crate::resolve::{NodeView, Resolved, claims, resolve};
 use crate::wire;
 
 /// A service as the store has it. Slices may come before their service.
@@ -49,7 +51,11 @@ pub struct ServiceStore {
     /// Entries with a service.
     services: usize,
     names: PortNames,
+    claims: Claims,
     dirty: BTreeSet<ObjectName>,
+    events: Vec<Event>,
+    /// Slices with parts that cannot be used, which was told.
+    malformed: HashSet<ObjectName>,
 }
 
 impl ServiceStore {
@@ -61,40 +67,73 @@ impl ServiceStore {
             slice_owners: HashMap::new(),
             services: 0,
             names: PortNames::default(),
+            claims: Claims::default(),
             dirty: BTreeSet::new(),
+            events: Vec::new(),
+            malformed: HashSet::new(),
         }
     }
 
-    pub fn set_service(&mut self, object: &wire::Service) {
+    /// Returns whether it is a change.
+    pub fn set_service(&mut self, object: &wire::Service) -> bool {
         let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
-        self.put_service(name, convert::service(object));
+        let service = convert::service(object);
+        let used = service.is_some();
+        let changed = self.put_service(name.clone(), service);
+        if changed && used {
+            for objection in convert::service_objections(object) {
+                self.events.push(Event::warning(&name, "InvalidService", "Program", objection));
+            }
+        }
+        changed
     }
 
-    pub fn delete_service(&mut self, name: ObjectName) {
-        self.put_service(name, None);
+    pub fn delete_service(&mut self, name: ObjectName) -> bool {
+        self.put_service(name, None)
     }
 
-    fn put_service(&mut self, name: ObjectName, mut service: Option<Service>) {
+    fn put_service(&mut self, name: ObjectName, mut service: Option<Service>) -> bool {
         for port in service.iter_mut().flat_map(|service| &mut service.ports) {
             port.name = self.names.share(&port.name);
         }
         let held = self.entries.get_key_value(&name).map(|(name, _)| name.clone());
         let name = held.unwrap_or(name);
-        let entry = self.entries.entry(name.clone()).or_default();
-        if entry.service != service {
+        let before = self.entries.get(&name).and_then(|entry| entry.service.as_ref());
+        let changed = before != service.as_ref();
+        if changed {
             self.services += usize::from(service.is_some());
-            self.services -= usize::from(entry.service.is_some());
-            entry.service = service;
+            self.services -= usize::from(before.is_some());
+            self.shift_claims(&name, service.as_ref());
             self.dirty.insert(name.clone());
+            self.entries.entry(name.clone()).or_default().service = service;
         }
         self.forget_if_empty(&name);
+        changed
     }
 
-    pub fn set_slice(&mut self, object: &wire::EndpointSlice) {
+    /// Settles who has which frontend from now on.
+    fn shift_claims(&mut self, name: &ObjectName, after: Option<&Service>) {
+        let of = |service: Option<&Service>| service.map_or_else(Default::default, |service| (claims(service), service.created));
+        let entries = &self.entries;
+        let service_of = |name: &ObjectName| entries.get(name).and_then(|entry| entry.service.as_ref());
+        let (before, was_created) = of(service_of(name));
+        let (after, created) = of(after);
+        let age = |other: &ObjectName| service_of(other).map_or(u64::MAX, |service| service.created);
+        let shift = self.claims.set(name, (&before, was_created), (&after, created), age);
+        self.dirty.extend(shift.touched);
+        for (key, loser, owner) in shift.denied {
+            let message = format!("{key} is service {owner}'s, which is older or comes first by name");
+            self.events.push(Event::warning(&loser, "DuplicateFrontend", "Program", message));
+        }
+    }
+
+    /// Returns whether it is a change.
+    pub fn set_slice(&mut self, object: &wire::EndpointSlice) -> bool {
         let name = ObjectName::new(&object.metadata.namespace, &object.metadata.name);
-        let Some(mut slice) = convert::slice(object, &self.node_name) else {
-            self.delete_slice(&name);
-            return;
+        let converted = convert::slice(object, &self.node_name);
+        self.complain(&name, object, converted.as_ref());
+        let Some(mut slice) = converted else {
+            return self.delete_slice(&name);
         };
         if self.slice_owners.get(&name).is_some_and(|owner| *owner != slice.service) {
             self.delete_slice(&name);
@@ -106,14 +145,35 @@ impl ServiceStore {
         for port in &mut slice.ports {
             port.name = self.names.share(&port.name);
         }
-        if self.entries.entry(owner.clone()).or_default().put_slice(&name, slice) {
+        let changed = self.entries.entry(owner.clone()).or_default().put_slice(&name, slice);
+        if changed {
             self.slice_owners.insert(name, owner.clone());
             self.touch(owner);
         }
+        changed
     }
 
-    pub fn delete_slice(&mut self, name: &ObjectName) {
-        let Some(owner) = self.slice_owners.remove(name) else { return };
+    /// Tells, once, of parts of a slice that cannot be used.
+    fn complain(&mut self, name: &ObjectName, object: &wire::EndpointSlice, converted: Option<&Slice>) {
+        let whole = |slice: &Slice| slice.endpoints.len() == object.endpoints.len() && slice.ports.len() == object.ports.len();
+        let objections = if converted.is_some_and(whole) { Vec::new() } else { convert::slice_objections(object) };
+        if objections.is_empty() {
+            if !self.malformed.is_empty() {
+                self.malformed.remove(name);
+            }
+        } else if self.malformed.insert(name.clone()) {
+            for objection in objections {
+                let message = format!("EndpointSlice {name}: {objection}");
+                let owner = converted.map(|slice| &slice.service).unwrap_or(name);
+                self.events.push(Event::warning(owner, "InvalidEndpointSlice", "Program", message));
+            }
+        }
+    }
+
+    /// Returns whether it was there.
+    pub fn delete_slice(&mut self, name: &ObjectName) -> bool {
+        self.malformed.remove(name);
+        let Some(owner) = self.slice_owners.remove(name) else { return false };
         if let Some(entry) = self.entries.get_mut(&owner)
             && let Ok(at) = entry.position(name)
         {
@@ -121,6 +181,7 @@ impl ServiceStore {
         }
         self.touch(owner.clone());
         self.forget_if_empty(&owner);
+        true
     }
 
     /// Slices of a service that does not exist change nothing.
@@ -154,6 +215,11 @@ impl ServiceStore {
         std::mem::take(&mut self.dirty)
     }
 
+    /// What users should be told since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
@@ -174,7 +240,14 @@ impl ServiceStore {
         let Some((entry, service)) = entry.and_then(|entry| Some((entry, entry.service.as_ref()?))) else {
             return Resolved::default();
         };
-        resolve(service, entry.slices.iter().map(|(_, slice)| slice), family, &self.node)
+        let mut resolved = resolve(service, entry.slices.iter().map(|(_, slice)| slice), family, &self.node);
+        if self.claims.any_contested() {
+            resolved.frontends.retain(|frontend| self.claims.has(name, &(family, frontend.key)));
+            for port in &mut resolved.udp {
+                port.frontends.retain(|key| self.claims.has(name, &(family, *key)));
+            }
+        }
+        resolved
     }
 }
 

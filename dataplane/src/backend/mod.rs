@@ -3,5 +3,179 @@
 //! The same six files in each: `ir` (what can be said), `compile` (resolved frontends to it), `diff` (the smallest
 //! transaction), `render` (to and from the kernel's format), `kernel` (the only I/O), and `mod` (the owner of what is
 //! desired and what is applied).
+//!
+//! Owns the seam between the actor and the backends: [`Plane`] is one family's rules in one backend. A backend never
+//! decides where packets may go, and never talks to the API. Tests: each backend's.
 
 pub mod nft;
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use crate::config::{Config, DetectLocal, Mode, NodePortAddresses};
+use crate::model::{Family, ObjectName};
+use crate::resolve::Resolved;
+use crate::snapshot::ServiceSnapshot;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error(transparent)]
+    Nftables(#[from] nft::kernel::KernelError),
+    #[error("mode {mode} is not built into this program")]
+    Missing { mode: &'static str },
+}
+
+/// What a family's rules depend on besides services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub family: Family,
+    /// Already settled: never [`DetectLocal::NodeCidr`].
+    pub detect_local: DetectLocal,
+    pub masquerade_all: bool,
+    /// The mark's bit as a number.
+    pub masquerade_mark: u32,
+    /// Node ports answer on every local address but loopback, else on those of [`NodeAddresses::node_ports`].
+    pub node_ports_everywhere: bool,
+}
+
+impl Options {
+    pub fn of(config: &Config, family: Family) -> Options {
+        Options {
+            family,
+            detect_local: match &config.detect_local {
+                DetectLocal::NodeCidr => DetectLocal::ClusterCidr(config.pod_cidrs.clone()),
+                other => other.clone(),
+            },
+            masquerade_all: config.masquerade_all,
+            masquerade_mark: 1 << (config.masquerade_bit & 31),
+            node_ports_everywhere: match &config.node_port_addresses {
+                NodePortAddresses::All => true,
+                NodePortAddresses::Primary => !config.node_ips.iter().any(|ip| Family::of(*ip) == family && !ip.is_loopback()),
+                NodePortAddresses::Cidrs(cidrs) => {
+                    let mut ours = cidrs.iter().filter(|cidr| cidr.family() == family).peekable();
+                    ours.peek().is_none() || ours.any(|cidr| cidr.prefix == 0)
+                }
+            },
+        }
+    }
+}
+
+/// This node's addresses of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// Those that answer on node ports; never loopback. Of all links but `kube-ipvs0`, when
+    /// [`Options::node_ports_everywhere`] and the plane [`Plane::wants_addresses`].
+    pub node_ports: Vec<IpAddr>,
+    /// Every address with its link's name, when the plane [`Plane::wants_addresses`].
+    pub links: Vec<(String, IpAddr)>,
+}
+
+/// What [`Plane::read`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// No rules for services: some may be programmed before the others.
+    Nothing,
+    /// Rules that forward services now. They must all be known before the first is changed.
+    Rules,
+}
+
+/// What [`Plane::apply`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    pub transactions: u64,
+    /// An element, a rule, a chain.
+    pub writes: u64,
+}
+
+impl Written {
+    pub fn add(&mut self, other: Written) {
+        self.transactions += other.transactions;
+        self.writes += other.writes;
+    }
+}
+
+/// One family's rules in one backend: what is desired, what the kernel holds, and the way from one to the other.
+///
+/// The actor calls `read` when `needs_read`, then `set` for every service, then `apply`; later `set` for services that
+/// changed, and `apply`. After any error it calls `forget`, and the next pass reads again.
+pub trait Plane: Send {
+    fn family(&self) -> Family;
+
+    /// Whether the kernel must be read before anything can be applied.
+    fn needs_read(&self) -> bool;
+
+    /// Forgets what the kernel holds.
+    fn forget(&mut self);
+
+    /// Learns what the kernel holds. Nothing is written.
+    fn read(&mut self) -> Result<Found, BackendError>;
+
+    /// What is desired of one service from now on; an empty one removes it. No two services have the same frontend in
+    /// the end, but between the calls of one pass two may have it for a moment: the one that keeps it can be set before
+    /// or after the one that loses it. So a frontend that a service no longer has is removed only if the service was
+    /// the last to set it.
+    fn set(&mut self, name: &ObjectName, resolved: Resolved);
+
+    fn set_node_addresses(&mut self, addresses: NodeAddresses);
+
+    /// Whether [`Plane::set_node_addresses`] is to be told of all links' addresses, and of every change of them.
+    fn wants_addresses(&self) -> bool {
+        false
+    }
+
+    /// Whether something desired may differ from what the kernel holds.
+    fn is_touched(&self) -> bool;
+
+    /// Brings the kernel to what is desired, by the smallest change, in an order that never leaves a service without
+    /// an endpoint that it has before and after.
+    fn apply(&mut self, now: Instant) -> Result<Written, BackendError>;
+
+    /// Looks, cheaply, whether somebody else changed what is ours; if so, the caller calls [`Plane::forget`].
+    fn audit(&mut self, now: Instant) -> Result<bool, BackendError>;
+
+    /// Becomes readable when somebody may have changed what is ours: [`Plane::audit`] tells.
+    fn alarm(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// When to call [`Plane::apply`] again although nothing changed.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// How many frontends the kernel holds, as far as is known.
+    fn frontends(&self) -> usize;
+
+    /// What is programmed, by namespace and name.
+    fn services(&self) -> Vec<ServiceSnapshot>;
+
+    /// Deletes all that is ours, and nothing else.
+    fn delete(&mut self) -> Result<(), BackendError>;
+}
+
+/// Opens one family's rules in the calling thread's network namespace, and sees that they can be read. Nothing is
+/// written.
+pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendError> {
+    let options = Options::of(config, family);
+    match &config.mode {
+        Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
+        Mode::Ipvs(_) | Mode::Iptables(_) | Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
+    }
+}
+
+/// Deletes what the backends have in the calling thread's network namespace, but for the one to `keep`; nothing else.
+/// Every one is tried; the first error is returned.
+pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
+    let mut outcome = Ok(());
+    if !matches!(keep, Some(Mode::Nftables)) {
+        outcome = outcome.and(nft::cleanup());
+    }
+    outcome
+}
+
+/// Services that the cluster itself needs to work are programmed before the others: the API server's, and those of
+/// the system, DNS among them.
+pub fn is_critical(name: &ObjectName) -> bool {
+    name.as_str() == "default/kubernetes" || name.namespace() == "kube-system"
+}

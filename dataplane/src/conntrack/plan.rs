@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{FrontendKey, Protocol};
+use crate::model::{FrontendKey, ObjectName, Protocol};
 use crate::resolve::UdpPort;
 
 /// One tracked flow.
@@ -25,6 +25,34 @@ pub struct Flow {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StaleFlows {
     keep: HashMap<FrontendKey, Vec<SocketAddr>>,
+}
+
+/// What each service of one family was last, and the flows that changes since the last look made stale.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    held: HashMap<ObjectName, Vec<UdpPort>>,
+    stale: StaleFlows,
+}
+
+impl Ledger {
+    /// To be told of each service as it is handed to the kernel.
+    pub fn note(&mut self, name: &ObjectName, after: &[UdpPort]) {
+        let before = self.held.get(name).map_or(&[][..], Vec::as_slice);
+        if before == after {
+            return;
+        }
+        self.stale.note(before, after);
+        if after.is_empty() {
+            self.held.remove(name);
+        } else {
+            self.held.insert(name.clone(), after.to_vec());
+        }
+    }
+
+    /// What is stale once the kernel holds all that was noted.
+    pub fn take_stale(&mut self) -> StaleFlows {
+        std::mem::take(&mut self.stale)
+    }
 }
 
 /// What the kernel is to filter by, to spare us reading its whole table.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::address::{Cidr, parse_ip};
-use super::{Endpoint, Family, Hints, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort};
+use super::{Endpoint, Family, Hints, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, time};
 use crate::wire;
 
 /// A Service with this label belongs to another proxy.
@@ -38,6 +38,7 @@ pub fn service(object: &wire::Service) -> Option<Service> {
     let external_policy_local = externally_accessible && local(&spec.external_traffic_policy);
     let health = spec.type_ == "LoadBalancer" && external_policy_local;
     Some(Service {
+        created: created(&object.metadata),
         cluster_ips: Family::ALL.map(|family| cluster_ip(spec, family)),
         external_ips,
         load_balancer_vips,
@@ -48,6 +49,12 @@ pub fn service(object: &wire::Service) -> Option<Service> {
         external_policy_local,
         health_check_node_port: if health { port_number(spec.health_check_node_port) } else { 0 },
     })
+}
+
+/// Objects without a time, as a lone node may have them, are the youngest.
+fn created(metadata: &wire::ObjectMeta) -> u64 {
+    let time = metadata.creation_timestamp.as_deref().and_then(time::parse);
+    time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).map_or(u64::MAX, |since| since.as_secs())
 }
 
 fn parse_all<'a>(texts: impl Iterator<Item = &'a String>) -> Box<[IpAddr]> {
@@ -109,6 +116,62 @@ fn service_port(port: &wire::ServicePort) -> Option<ServicePort> {
         port: Some(port_number(port.port)).filter(|p| *p != 0)?,
         node_port: port_number(port.node_port),
     })
+}
+
+/// What of a Service cannot be used, and is left out.
+pub fn service_objections(object: &wire::Service) -> Vec<String> {
+    let spec = &object.spec;
+    let mut wrong = Vec::new();
+    for (field, texts) in [("clusterIPs", &spec.cluster_ips), ("externalIPs", &spec.external_ips)] {
+        let bad = texts.iter().filter(|text| *text != "None" && parse_ip(text).is_none());
+        wrong.extend(bad.map(|text| format!("spec.{field}: {text:?} is not an IP address")));
+    }
+    let bad = spec.load_balancer_source_ranges.iter().filter(|text| Cidr::parse(text).is_none());
+    wrong.extend(bad.map(|text| format!("spec.loadBalancerSourceRanges: {text:?} is not an address range")));
+    let bad = object.status.load_balancer.ingress.iter().filter(|i| !i.ip.is_empty() && parse_ip(&i.ip).is_none());
+    wrong.extend(bad.map(|i| format!("status.loadBalancer.ingress: {:?} is not an IP address", i.ip)));
+    for port in &spec.ports {
+        if protocol(&port.protocol).is_none() {
+            wrong.push(format!("spec.ports: {:?} is not TCP, UDP or SCTP", port.protocol));
+        }
+        if port_number(port.port) == 0 {
+            wrong.push(format!("spec.ports: {} is not a port", port.port));
+        }
+        if port.node_port != 0 && port_number(port.node_port) == 0 {
+            wrong.push(format!("spec.ports: {} is not a node port", port.node_port));
+        }
+    }
+    let health = spec.health_check_node_port;
+    let wanted = service(object).is_some_and(|service| service.external_policy_local) && spec.type_ == "LoadBalancer";
+    if wanted && port_number(health) == 0 {
+        wrong.push(format!("spec.healthCheckNodePort: {health} is not a port, so load balancers cannot ask for this service's health"));
+    }
+    wrong
+}
+
+/// What of a slice cannot be used, and is left out.
+pub fn slice_objections(object: &wire::EndpointSlice) -> Vec<String> {
+    let family = match object.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        other => return vec![format!("addressType {other:?} cannot be forwarded to")],
+    };
+    let mut wrong = Vec::new();
+    for port in object.ports.iter().filter(|port| port.name.is_some()) {
+        let text = port.protocol.as_deref().unwrap_or_default();
+        if protocol(text).is_none() {
+            wrong.push(format!("{text:?} is not TCP, UDP or SCTP"));
+        }
+        if let Some(number) = port.port.filter(|number| *number != 0 && port_number(*number) == 0) {
+            wrong.push(format!("{number} is not a port"));
+        }
+    }
+    let firsts = object.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
+    let mut bad = firsts.filter(|text| parse_ip(text).is_none_or(|ip| Family::of(ip) != family));
+    if let Some(first) = bad.next() {
+        wrong.push(format!("{first:?} is not an {family} address (and {} others are not)", bad.count()));
+    }
+    wrong
 }
 
 /// `None` for a slice that a proxy ignores: no owner, headless, FQDN.

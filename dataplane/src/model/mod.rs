@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod convert;
+pub mod time;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -121,6 +122,8 @@ impl fmt::Display for ObjectName {
 /// A Service that has virtual addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
+    /// When it was created: the smaller the older. Only to be compared.
+    pub created: u64,
     /// At most one per family, at the family's index.
     pub cluster_ips: [Option<IpAddr>; 2],
     pub external_ips: Box<[IpAddr]>,

@@ -61,8 +61,7 @@ pub struct Categories {
 
 /// Sorts merged endpoints into lists; `zone` is this node's.
 pub fn categorize(endpoints: &[PortEndpoint], uses: Use, zone: Option<&Arc<str>>) -> Categories {
-    let everything: Vec<Endpoint> = endpoints.iter().map(|e| e.endpoint.clone()).collect();
-    let topology = Topology::of(&everything, zone);
+    let topology = Topology::of(endpoints.iter().map(|e| &e.endpoint), zone);
     let select = |admit: &dyn Fn(&PortEndpoint) -> bool| -> Vec<&PortEndpoint> { endpoints.iter().filter(|e| admit(e)).collect() };
     let mut cluster = Vec::new();
     if uses.cluster {

@@ -112,6 +112,38 @@ pub fn resolve<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + 
     resolved
 }
 
+/// The destinations of one service port in one family, each once: a load balancer's address that also stands among the
+/// external ones is the load balancer's.
+fn destinations(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> Vec<(FrontendKey, FrontendKind)> {
+    let family = Family::of(cluster_ip);
+    let vip = |ip: IpAddr, kind: FrontendKind| (FrontendKey::Vip { ip, protocol: port.protocol, port: port.port }, kind);
+    let of_family = |ip: &&IpAddr| Family::of(**ip) == family;
+    let mut all = vec![vip(cluster_ip, FrontendKind::ClusterIp)];
+    let balancers = service.load_balancer_vips.iter().filter(of_family).map(|ip| vip(*ip, FrontendKind::LoadBalancer));
+    let externals = service.external_ips.iter().filter(of_family).map(|ip| vip(*ip, FrontendKind::ExternalIp));
+    for one in balancers.chain(externals) {
+        if !all.iter().any(|(key, _)| *key == one.0) {
+            all.push(one);
+        }
+    }
+    if port.node_port != 0 {
+        all.push((FrontendKey::NodePort { protocol: port.protocol, port: port.node_port }, FrontendKind::NodePort));
+    }
+    all
+}
+
+/// All destinations that a service claims.
+pub fn claims(service: &Service) -> Vec<(Family, FrontendKey)> {
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        let Some(cluster_ip) = service.cluster_ip(family) else { continue };
+        for port in &service.ports {
+            all.extend(destinations(service, port, cluster_ip).into_iter().map(|(key, _)| (family, key)));
+        }
+    }
+    all
+}
+
 fn endpoints_of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a Slice>) -> Vec<PortEndpoint> {
     let mut found = Vec::new();
     for slice in slices {
@@ -140,20 +172,21 @@ fn resolve_port(
     node: &NodeView,
     out: &mut Resolved,
 ) {
-    let of_family = |ips: &[IpAddr]| -> Vec<IpAddr> { ips.iter().copied().filter(|ip| ip.is_ipv4() == cluster_ip.is_ipv4()).collect() };
-    let external_ips = of_family(&service.external_ips);
-    let vips = of_family(&service.load_balancer_vips);
-    let external = port.node_port != 0 || !external_ips.is_empty() || !vips.is_empty();
+    let destinations = destinations(service, port, cluster_ip);
+    let external = destinations.len() > 1;
     let uses = Use {
         // Pods and this node reach external addresses through the cluster list even when the policy is Local.
         cluster: !service.internal_policy_local || external,
         local: service.internal_policy_local || (service.external_policy_local && external),
     };
     let categories = categorize(endpoints, uses, node.zone.as_ref());
-    let sources = load_balancer_sources(service, cluster_ip, &vips, node);
-    let vip = |ip: IpAddr| FrontendKey::Vip { ip, protocol: port.protocol, port: port.port };
+    let sources = load_balancer_sources(service, cluster_ip, node);
     let first = out.frontends.len();
-    let mut add = |key: FrontendKey, kind: FrontendKind| {
+    for (key, kind) in destinations {
+        // Two ports of a service can have the same number only in an object that no API server would take.
+        if out.frontends.iter().any(|frontend| frontend.key == key) {
+            continue;
+        }
         let action = match kind {
             FrontendKind::ClusterIp => internal_action(service, &categories),
             _ => external_action(service, &categories),
@@ -166,17 +199,6 @@ fn resolve_port(
             affinity_seconds: service.affinity_seconds,
             source_ranges: if kind == FrontendKind::LoadBalancer { sources.clone() } else { Box::default() },
         });
-    };
-    add(vip(cluster_ip), FrontendKind::ClusterIp);
-    for ip in external_ips {
-        add(vip(ip), FrontendKind::ExternalIp);
-    }
-    for ip in vips {
-        add(vip(ip), FrontendKind::LoadBalancer);
-    }
-    if port.node_port != 0 {
-        let key = FrontendKey::NodePort { protocol: port.protocol, port: port.node_port };
-        add(key, FrontendKind::NodePort);
     }
     if port.protocol == Protocol::Udp {
         let frontends = out.frontends[first..].iter().map(|frontend| frontend.key).collect();
@@ -187,12 +209,13 @@ fn resolve_port(
 }
 
 /// Who may use the load balancer's addresses; empty means everybody.
-fn load_balancer_sources(service: &Service, cluster_ip: IpAddr, vips: &[IpAddr], node: &NodeView) -> Box<[Cidr]> {
+fn load_balancer_sources(service: &Service, cluster_ip: IpAddr, node: &NodeView) -> Box<[Cidr]> {
     let ours = |c: &&Cidr| c.ip.is_ipv4() == cluster_ip.is_ipv4();
     let mut sources: Vec<Cidr> = service.source_ranges.iter().filter(ours).copied().collect();
     if node.node_ips.iter().any(|ip| sources.iter().any(|range| range.contains(*ip))) {
         let whole = if cluster_ip.is_ipv4() { 32 } else { 128 };
-        sources.extend(vips.iter().filter_map(|vip| Cidr::new(*vip, whole)));
+        let vips = service.load_balancer_vips.iter().filter(|vip| vip.is_ipv4() == cluster_ip.is_ipv4());
+        sources.extend(vips.filter_map(|vip| Cidr::new(*vip, whole)));
     }
     sources.into()
 }
@@ -313,6 +336,7 @@ mod tests {
     fn a_node_within_the_ranges_may_come_from_the_load_balancers_address() {
         let vip: IpAddr = "192.0.2.9".parse().unwrap();
         let service = Service {
+            created: 0,
             cluster_ips: [Some("10.96.0.1".parse().unwrap()), None],
             external_ips: [].into(),
             load_balancer_vips: [vip].into(),
@@ -325,7 +349,7 @@ mod tests {
         };
         let sources = |node_ip: &str| {
             let node = NodeView { node_ips: [node_ip.parse().unwrap()].into(), ..NodeView::default() };
-            load_balancer_sources(&service, "10.96.0.1".parse().unwrap(), &[vip], &node)
+            load_balancer_sources(&service, "10.96.0.1".parse().unwrap(), &node)
         };
         assert_eq!(sources("198.51.100.1").len(), 1);
         assert!(sources("203.0.113.7").contains(&Cidr::new(vip, 32).unwrap()));

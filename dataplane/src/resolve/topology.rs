@@ -18,8 +18,8 @@ pub enum Topology<'a> {
 impl Topology<'_> {
     /// The mode: node hints first, zone hints next, and neither unless every ready endpoint carries them and at
     /// least one names us (otherwise part of the traffic would have nowhere to go).
-    pub fn of<'a>(endpoints: &[Endpoint], zone: Option<&'a Arc<str>>) -> Topology<'a> {
-        let ready = || endpoints.iter().filter(|e| e.ready);
+    pub fn of<'a, 'e>(endpoints: impl Iterator<Item = &'e Endpoint> + Clone, zone: Option<&'a Arc<str>>) -> Topology<'a> {
+        let ready = || endpoints.clone().filter(|e| e.ready);
         let node_hint = |e: &Endpoint| e.hints.as_ref().and_then(|hints| hints.this_node);
         if ready().all(|e| node_hint(e).is_some()) && ready().any(|e| node_hint(e) == Some(true)) {
             return Topology::SameNode;

@@ -10,15 +10,13 @@ use std::sync::Arc;
 
 use super::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, MAX_ENDPOINTS, Refusal, Shared, Slot};
 use crate::model::{Cidr, FrontendKey};
-use crate::resolve::{Action, Frontend, Resolved, UdpPort};
+use crate::resolve::{Action, Frontend, Resolved};
 
 /// One service in one family, compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fragment {
     pub frontends: Vec<(FrontendKey, Arc<FrontendRules>)>,
     pub shared: Vec<Shared>,
-    /// For stale conntrack entries after the commit.
-    pub udp: Vec<UdpPort>,
 }
 
 /// Compiles a service. `loaded` tells what the kernel already holds for a frontend, so that endpoints keep their slots.
@@ -32,7 +30,7 @@ pub fn compile(resolved: Resolved, loaded: impl Fn(&FrontendKey) -> Option<Arc<F
         let rules = before.filter(|before| **before == rules).unwrap_or_else(|| Arc::new(rules));
         (frontend.key, rules)
     });
-    Fragment { frontends: frontends.collect(), shared: cluster_ips.chain(hairpins).collect(), udp: resolved.udp }
+    Fragment { frontends: frontends.collect(), shared: cluster_ips.chain(hairpins).collect() }
 }
 
 fn rules(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {

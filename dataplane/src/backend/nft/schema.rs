@@ -94,17 +94,7 @@ pub fn counts(set: &str) -> bool {
     KeyKind::ALL.into_iter().any(|kind| frontend_sets(kind).frontends == set)
 }
 
-/// What the rules depend on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    pub family: Family,
-    pub detect_local: DetectLocal,
-    pub masquerade_all: bool,
-    /// The mark's bit as a number.
-    pub masquerade_mark: u32,
-    /// Node ports answer on every local address, else on those of [`NODE_PORT_IPS`].
-    pub node_ports_everywhere: bool,
-}
+pub use crate::backend::Options;
 
 /// The fixed part of the table.
 pub fn structure(options: &Options) -> Structure {
@@ -358,7 +348,7 @@ fn detector(options: &Options, how: Comparison) -> Vec<Vec<Expr>> {
         vec![vec![Expr::Meta { key: MetaKey::InterfaceName, to: 0 }, compare(how, &with)]]
     };
     match &options.detect_local {
-        DetectLocal::None => Vec::new(),
+        DetectLocal::None | DetectLocal::NodeCidr => Vec::new(),
         DetectLocal::BridgeInterface(name) => interface(name, true),
         DetectLocal::InterfacePrefix(prefix) => interface(prefix, false),
         DetectLocal::ClusterCidr(cidrs) => {

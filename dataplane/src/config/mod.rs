@@ -1,6 +1,13 @@
 //! What a data plane is told at its start, and the changes it is told later.
 //!
-//! Owns [`Config`] and [`Change`]. Never reads files or the environment.
+//! Owns [`Config`] and [`Change`], and the reading of kube-proxy's configuration: `kube_proxy` has its fields, `decode`
+//! reads it, `flags` overrides it, `validate` judges it. Never reads files or the environment.
+
+pub mod decode;
+pub mod duration;
+pub mod flags;
+pub mod kube_proxy;
+pub mod validate;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,12 +20,16 @@ use crate::wire;
 /// How a data plane runs. `Config { node_name, ..Config::default() }` is a working one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// What the rules are written in.
+    pub mode: Mode,
     /// Decides which endpoints are local, and node hints.
     pub node_name: String,
     /// The node's `topology.kubernetes.io/zone`, if it has one.
     pub zone: Option<String>,
     /// The node's addresses; used for [`NodePortAddresses::Primary`].
     pub node_ips: Vec<IpAddr>,
+    /// The node's pod ranges; used for [`DetectLocal::NodeCidr`].
+    pub pod_cidrs: Vec<Cidr>,
     /// Families to program; each has its own table.
     pub families: Vec<Family>,
     /// How packets of pods are told from others.
@@ -41,9 +52,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            mode: Mode::Nftables,
             node_name: String::new(),
             zone: None,
             node_ips: Vec::new(),
+            pod_cidrs: Vec::new(),
             families: Family::ALL.into(),
             detect_local: DetectLocal::None,
             masquerade_all: false,
@@ -57,11 +70,78 @@ impl Default for Config {
     }
 }
 
+/// The mechanism that forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    Nftables,
+    Ipvs(IpvsConfig),
+    Iptables(IptablesConfig),
+    /// No packet filter at all: this process relays.
+    Userspace,
+}
+
+impl Mode {
+    /// As configuration and `/proxyMode` spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Mode::Nftables => "nftables",
+            Mode::Ipvs(_) => "ipvs",
+            Mode::Iptables(_) => "iptables",
+            Mode::Userspace => "userspace",
+        }
+    }
+}
+
+/// The part of `KubeProxyConfiguration.ipvs` that is about rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpvsConfig {
+    /// The kernel's name of the scheduler; empty is `rr`.
+    pub scheduler: String,
+    /// Virtual servers within these are never touched.
+    pub exclude_cidrs: Vec<Cidr>,
+    pub strict_arp: bool,
+    /// Time-outs of IPVS connections; zero keeps what the kernel has.
+    pub tcp_timeout: Duration,
+    pub tcp_fin_timeout: Duration,
+    pub udp_timeout: Duration,
+    /// An endpoint that was removed keeps its connections no longer than this.
+    pub drain: Duration,
+}
+
+impl Default for IpvsConfig {
+    fn default() -> Self {
+        IpvsConfig {
+            scheduler: String::new(),
+            exclude_cidrs: Vec::new(),
+            strict_arp: false,
+            tcp_timeout: Duration::ZERO,
+            tcp_fin_timeout: Duration::ZERO,
+            udp_timeout: Duration::ZERO,
+            drain: Duration::from_secs(900),
+        }
+    }
+}
+
+/// The part of `KubeProxyConfiguration.iptables` that is about rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IptablesConfig {
+    /// Node ports answer on 127.0.0.1, too (IPv4 only).
+    pub localhost_node_ports: bool,
+}
+
+impl Default for IptablesConfig {
+    fn default() -> Self {
+        IptablesConfig { localhost_node_ports: true }
+    }
+}
+
 /// How a packet's source is recognised as a pod (detectLocalMode).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DetectLocal {
     /// Source in one of these; a family without any has no detector.
     ClusterCidr(Vec<Cidr>),
+    /// Source in one of [`Config::pod_cidrs`].
+    NodeCidr,
     /// Arrived on this interface.
     BridgeInterface(String),
     /// Arrived on an interface whose name starts so.

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::backend::nft::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, Refusal, Slot};
-use crate::backend::nft::table::Table;
+use super::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, Refusal, Slot};
+use super::table::Table;
 use crate::model::FrontendKey;
 use crate::snapshot::{FrontendSnapshot, ServiceSnapshot};
 
