@@ -7,6 +7,7 @@
 //! Owns the seam between the actor and the backends: [`Plane`] is one family's rules in one backend. A backend never
 //! decides where packets may go, and never talks to the API. Tests: each backend's.
 
+pub mod iptables;
 pub mod nft;
 
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ use crate::snapshot::ServiceSnapshot;
 pub enum BackendError {
     #[error(transparent)]
     Nftables(#[from] nft::kernel::KernelError),
+    #[error(transparent)]
+    Iptables(#[from] iptables::kernel::IptablesError),
     #[error("mode {mode} is not built into this program")]
     Missing { mode: &'static str },
 }
@@ -160,7 +163,8 @@ pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendEr
     let options = Options::of(config, family);
     match &config.mode {
         Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
-        Mode::Ipvs(_) | Mode::Iptables(_) | Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
+        Mode::Iptables(own) => Ok(Box::new(iptables::plane::IptablesPlane::open(config, own, family)?)),
+        Mode::Ipvs(_) | Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
     }
 }
 
@@ -170,6 +174,9 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     let mut outcome = Ok(());
     if !matches!(keep, Some(Mode::Nftables)) {
         outcome = outcome.and(nft::cleanup());
+    }
+    if !matches!(keep, Some(Mode::Iptables(_))) {
+        outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
     }
     outcome
 }

@@ -30,6 +30,8 @@ pub struct Resolved {
     pub frontends: Vec<Frontend>,
     /// The family's cluster IP: unknown ports of it are refused.
     pub cluster_ip: Option<IpAddr>,
+    /// The cluster IP's connections stay on this node: its frontend's endpoints are the local ones.
+    pub internal_local: bool,
     /// Pods of this node that may be balanced back to themselves.
     pub hairpins: Vec<IpAddr>,
     /// UDP ports, for stale conntrack entries.
@@ -98,7 +100,8 @@ pub fn resolve<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice> + 
         return Resolved::default();
     };
     let slices = slices.filter(|slice| slice.family == family);
-    let mut resolved = Resolved { cluster_ip: Some(cluster_ip), ..Resolved::default() };
+    let internal_local = service.internal_policy_local;
+    let mut resolved = Resolved { cluster_ip: Some(cluster_ip), internal_local, ..Resolved::default() };
     for port in &service.ports {
         let endpoints = endpoints_of(port, slices.clone());
         resolve_port(service, port, cluster_ip, &endpoints, node, &mut resolved);

@@ -1,0 +1,61 @@
+//! The tables as the kernel has them, rule by rule: for the laws, for the simulator, and for showing a plan.
+//!
+//! Owns what iptables-restore would do, and what it would refuse. Never touches the kernel. Tests: `tests`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::collections::BTreeMap;
+
+use super::diff::Holding;
+use super::ir::{Line, Op, Place, Rule, Target, Write};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    pub chains: BTreeMap<Place, Vec<Rule>>,
+}
+
+impl Image {
+    /// Applies operations as strictly as iptables-restore does; the error says which it would refuse.
+    pub fn apply(&mut self, writes: &[Write]) -> Result<(), String> {
+        let mut sorted: Vec<&Write> = writes.iter().collect();
+        sorted.sort_by_key(|write| (write.section, write.op.phase()));
+        sorted.into_iter().try_for_each(|write| self.one(write).ok_or_else(|| format!("{write:?}")))
+    }
+
+    fn one(&mut self, write: &Write) -> Option<()> {
+        let place = write.place();
+        match &write.op {
+            Op::Declare(_) => drop(self.chains.insert(place, Vec::new())),
+            Op::Append(_, rule) | Op::Insert(_, rule) => {
+                if let Some(Target::Jump(to)) = rule.target {
+                    self.chains.contains_key(&(place.0, to)).then_some(())?;
+                }
+                let rules = self.chains.get_mut(&place)?;
+                let at = if matches!(write.op, Op::Append(..)) { rules.len() } else { 0 };
+                rules.insert(at, rule.clone());
+            }
+            Op::Delete(_, rule) => {
+                let rules = self.chains.get_mut(&place)?;
+                let at = rules.iter().position(|held| held == rule)?;
+                rules.remove(at);
+            }
+            Op::Remove(chain) => {
+                let jumps = |rule: &Rule| rule.target == Some(Target::Jump(*chain));
+                let of_table = self.chains.iter().filter(|((table, _), _)| *table == place.0);
+                let used = of_table.flat_map(|(_, rules)| rules).any(jumps);
+                (!used && self.chains.get(&place)?.is_empty()).then_some(())?;
+                self.chains.remove(&place);
+            }
+        }
+        Some(())
+    }
+
+    /// What reading the kernel would find.
+    pub fn holding(&self) -> Holding {
+        let mut have = Holding::default();
+        self.chains.keys().for_each(|place| have.declare(*place));
+        for (place, rules) in &self.chains {
+            rules.iter().for_each(|rule| have.append(*place, Line::Rule(rule.clone())));
+        }
+        have
+    }
+}

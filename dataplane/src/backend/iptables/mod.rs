@@ -1,0 +1,37 @@
+//! The iptables backend: kube-proxy's chains, names, comments and jumps, written by `iptables-restore --noflush` with
+//! only the chains that changed.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `names` | names and hashes of chains |
+//! | `ir` | what can be said |
+//! | `schema` | the part that is the same on every node |
+//! | `compile` | a service to its rules |
+//! | `diff` | what the kernel holds, and the fewest lines from there |
+//! | `program` | what is desired of all services |
+//! | `render`, `parse` | to and from iptables' text |
+//! | `image`, `sim` | the tables in memory, and what they do with a packet |
+//! | `variant` | legacy or nft |
+//! | `kernel`, `watch`, `plane` | the only parts that touch the world |
+//!
+//! Tests: `tests` (laws), each file's own, and the namespace tests.
+
+pub mod compile;
+pub mod diff;
+pub mod image;
+pub mod ir;
+pub mod kernel;
+pub mod names;
+pub mod parse;
+pub mod plane;
+pub mod program;
+pub mod render;
+pub mod schema;
+pub mod sim;
+#[cfg(test)]
+mod tests;
+pub mod variant;
+mod view;
+mod watch;
+
+pub use plane::cleanup;
