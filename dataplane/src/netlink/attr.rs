@@ -34,14 +34,20 @@ impl Writer {
 
     /// Starts a netfilter message; the one before must be ended.
     pub fn begin(&mut self, kind: u16, flags: u16, seq: u32, family: u8, resource: u16) {
+        let [high, low] = resource.to_be_bytes();
+        self.begin_with(kind, flags, seq, &[family, 0, high, low]);
+    }
+
+    /// Starts a message of any protocol, with the fixed part that stands before its attributes.
+    pub fn begin_with(&mut self, kind: u16, flags: u16, seq: u32, fixed: &[u8]) {
         self.message = self.bytes.len();
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&seq.to_ne_bytes());
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.bytes.extend_from_slice(fixed);
+        self.pad();
     }
 
     pub fn end(&mut self) {
@@ -125,9 +131,14 @@ impl<'a> Message<'a> {
         self.body.first().copied().unwrap_or(0)
     }
 
-    /// The attributes of a netfilter message.
+    /// The attributes of a netfilter or generic netlink message.
     pub fn attrs(&self) -> Attrs<'a> {
-        Attrs(self.body.get(NFGEN_LEN..).unwrap_or_default())
+        self.attrs_after(NFGEN_LEN)
+    }
+
+    /// The attributes after a fixed part of so many bytes.
+    pub fn attrs_after(&self, fixed: usize) -> Attrs<'a> {
+        Attrs(self.body.get(fixed..).unwrap_or_default())
     }
 }
 
@@ -170,6 +181,26 @@ impl<'a> Attr<'a> {
 
     pub fn u64(&self) -> Option<u64> {
         Some(u64::from_be_bytes(self.payload.try_into().ok()?))
+    }
+
+    /// A number in the machine's own byte order, as all but netfilter have them.
+    pub fn native_u32(&self) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.payload.try_into().ok()?))
+    }
+
+    pub fn native_u16(&self) -> Option<u16> {
+        Some(u16::from_ne_bytes(self.payload.try_into().ok()?))
+    }
+
+    pub fn u16(&self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.payload.try_into().ok()?))
+    }
+
+    pub fn u8(&self) -> Option<u8> {
+        match self.payload {
+            [byte] => Some(*byte),
+            _ => None,
+        }
     }
 
     pub fn str(&self) -> Option<&'a str> {

@@ -1,14 +1,14 @@
-//! The conversation with the kernel over one netfilter socket.
+//! The conversation with the kernel over one netlink socket.
 //!
 //! Owns sequence numbers, buffers, and how answers are matched with requests. Every call blocks until the kernel has
-//! answered, which it does before `send` returns. Tests: the namespace tests under `tests/`.
+//! answered, which it does before `send` returns. Tests: at the end of this file, and the namespace tests.
 
 use std::io;
 use std::os::fd::AsRawFd;
 
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
 
-use super::attr::{Attrs, HEADER_LEN, Message, Messages};
+use super::attr::{Attrs, HEADER_LEN, Message, Messages, Writer};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -29,6 +29,63 @@ const ANSWER_SECONDS: libc::time_t = 10;
 /// A dump that others keep disturbing is taken again so many times.
 const DUMP_ATTEMPTS: u32 = 5;
 
+/// Requests to be sent together, one after the other.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    writer: Writer,
+    /// Where each request ends.
+    ends: Vec<usize>,
+}
+
+/// Most bytes of one system call, about; and most requests, whose refusals must all fit the receive buffer.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_REQUESTS: usize = 128;
+
+impl Pipeline {
+    /// Adds a request: its kind, its flags, the fixed part before its attributes, and its attributes.
+    pub fn add(&mut self, kind: u16, flags: u16, fixed: &[u8], attributes: impl FnOnce(&mut Writer)) {
+        self.writer.begin_with(kind, flags | NLM_F_REQUEST, 0, fixed);
+        attributes(&mut self.writer);
+        self.writer.end();
+        self.ends.push(self.writer.bytes().len());
+    }
+
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn start(&self, position: usize) -> usize {
+        position.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+
+    /// How many requests from this one on go together; at least one.
+    fn fitting(&self, position: usize) -> usize {
+        let limit = self.start(position) + CHUNK_BYTES;
+        let some = self.ends[position..].iter().take(CHUNK_REQUESTS);
+        some.take_while(|end| **end <= limit).count().max(1)
+    }
+
+    /// The bytes of some requests, numbered from `first`; the last asks for an acknowledgement. Refusals of the others
+    /// come without being asked for.
+    fn chunk(&self, position: usize, count: usize, first: u32) -> Vec<u8> {
+        let (start, end) = (self.start(position), self.ends[position + count - 1]);
+        let mut bytes = self.writer.bytes()[start..end].to_vec();
+        for (index, seq) in (position..position + count).zip(first..) {
+            let at = self.start(index) - start;
+            bytes[at + 8..at + 12].copy_from_slice(&seq.to_ne_bytes());
+            if index + 1 == position + count {
+                let flags = u16::from_ne_bytes([bytes[at + 6], bytes[at + 7]]) | NLM_F_ACK;
+                bytes[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+            }
+        }
+        bytes
+    }
+}
+
 /// What the kernel answered to a message it did not accept.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}{}", detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
@@ -48,13 +105,13 @@ impl Refused {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("cannot open a netfilter netlink socket (needs CONFIG_NETFILTER_NETLINK): {0}")]
-    Open(#[source] io::Error),
-    #[error("cannot send to netfilter: {0}")]
+    #[error("cannot open a netlink socket of protocol {protocol} (for netfilter: CONFIG_NETFILTER_NETLINK): {source}")]
+    Open { protocol: isize, source: io::Error },
+    #[error("cannot send by netlink: {0}")]
     Send(#[source] io::Error),
-    #[error("cannot receive from netfilter: {0}")]
+    #[error("cannot receive by netlink: {0}")]
     Receive(#[source] io::Error),
-    #[error("netfilter refused: {0}")]
+    #[error("the kernel refused: {0}")]
     Refused(#[from] Refused),
     #[error("somebody else kept changing what was being read")]
     Disturbed,
@@ -70,26 +127,28 @@ impl SocketError {
     }
 }
 
-/// A netfilter netlink socket in the network namespace of the thread that opened it.
+/// A netlink socket in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub struct NetfilterSocket {
+pub struct NetlinkSocket {
     socket: Socket,
     seq: u32,
     buffer: Vec<u8>,
     send_room: usize,
 }
 
-impl NetfilterSocket {
-    pub fn open() -> Result<NetfilterSocket, SocketError> {
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(SocketError::Open)?;
-        socket.bind_auto().map_err(SocketError::Open)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(SocketError::Open)?;
-        // Answers then carry the kernel's words, and not the whole request.
-        socket.set_ext_ack(true).map_err(SocketError::Open)?;
-        socket.set_cap_ack(true).map_err(SocketError::Open)?;
-        let patience = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
-        set_option(&socket, libc::SO_RCVTIMEO, &patience).map_err(SocketError::Open)?;
-        Ok(NetfilterSocket { socket, seq: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER), send_room: 0 })
+/// A socket to netfilter.
+pub type NetfilterSocket = NetlinkSocket;
+
+impl NetlinkSocket {
+    /// Opens a socket to netfilter.
+    pub fn open() -> Result<NetlinkSocket, SocketError> {
+        NetlinkSocket::open_protocol(NETLINK_NETFILTER)
+    }
+
+    /// Opens a socket of a netlink protocol: `NETLINK_ROUTE`, say.
+    pub fn open_protocol(protocol: isize) -> Result<NetlinkSocket, SocketError> {
+        let socket = prepare(protocol).map_err(|source| SocketError::Open { protocol, source })?;
+        Ok(NetlinkSocket { socket, seq: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER), send_room: 0 })
     }
 
     /// A fresh sequence number; `count` of them are reserved.
@@ -193,6 +252,36 @@ impl NetfilterSocket {
         refused.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// Sends independent requests in as few system calls as it can. Each is carried out whatever becomes of the
+    /// others; those that the kernel refused are returned with their positions, in order.
+    pub fn pipeline(&mut self, requests: &Pipeline) -> Result<Vec<(usize, Refused)>, SocketError> {
+        let mut refused = Vec::new();
+        let mut position = 0;
+        while position < requests.len() {
+            let count = requests.fitting(position);
+            let first = self.reserve_seq(u32::try_from(count).expect("a chunk is short"));
+            self.send(&requests.chunk(position, count, first))?;
+            self.pipeline_answers(first, count, |offset, error| refused.push((position + offset, error)))?;
+            position += count;
+        }
+        Ok(refused)
+    }
+
+    fn pipeline_answers(&mut self, first: u32, count: usize, mut each: impl FnMut(usize, Refused)) -> Result<(), SocketError> {
+        let mut finished = false;
+        while !finished {
+            self.receive(|answer| {
+                let offset = answer.seq.wrapping_sub(first) as usize;
+                if answer.kind == NLMSG_ERROR && offset < count {
+                    refusal(&answer).unwrap_or_else(|error| each(offset, error));
+                    finished |= offset + 1 == count;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Result<(), SocketError> {
         self.make_room(bytes.len())?;
         loop {
@@ -236,6 +325,18 @@ impl NetfilterSocket {
     }
 }
 
+fn prepare(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // Answers then carry the kernel's words, and not the whole request.
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    let patience = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
+    set_option(&socket, libc::SO_RCVTIMEO, &patience)?;
+    Ok(socket)
+}
+
 fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<T>()).expect("socket options are small");
     // SAFETY: the pointer and the length describe `value`, which outlives the call.
@@ -267,4 +368,43 @@ fn refused(seq: u32, status: i32, detail: Option<&str>) -> Result<(), Refused> {
         return Ok(());
     }
     Err(Refused { seq, source: io::Error::from_raw_os_error(-status), detail: detail.map(String::from) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_go_together_in_order_and_only_the_last_is_acknowledged() {
+        let mut pipeline = Pipeline::default();
+        for number in 0..300u32 {
+            pipeline.add(7, 0x100, &[1, 2, 3], |w| w.put(1, &number.to_ne_bytes()));
+        }
+        let (mut position, mut sizes) = (0, Vec::new());
+        while position < pipeline.len() {
+            let count = pipeline.fitting(position);
+            let chunk = pipeline.chunk(position, count, 1000);
+            let messages: Vec<Message> = Messages(&chunk).collect();
+            assert_eq!(messages.len(), count);
+            for (offset, message) in messages.iter().enumerate() {
+                let number = message.attrs().find(1).and_then(|a| a.native_u32());
+                assert_eq!((message.seq as usize, number), (1000 + offset, Some((position + offset) as u32)));
+                let acknowledged = message.flags & NLM_F_ACK != 0;
+                assert_eq!((acknowledged, message.flags & 0x100), (offset + 1 == count, 0x100));
+            }
+            sizes.push(count);
+            position += count;
+        }
+        assert_eq!(sizes, [128, 128, 44]);
+    }
+
+    #[test]
+    fn a_request_larger_than_a_chunk_goes_alone() {
+        let mut pipeline = Pipeline::default();
+        for _ in 0..2 {
+            pipeline.add(7, 0, &[0; 4], |w| (0..2).for_each(|kind| w.put(kind, &[0; 40_000])));
+        }
+        assert_eq!((pipeline.fitting(0), pipeline.fitting(1)), (1, 1));
+        assert_eq!(Messages(&pipeline.chunk(1, 1, 5)).count(), 1);
+    }
 }
