@@ -6,6 +6,9 @@
 use std::io;
 use std::net::IpAddr;
 
+use crate::backend::ipvs::ir::LINK;
+use crate::netlink::attr::Messages;
+use crate::netlink::route::parse_address;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, constants::NETLINK_ROUTE};
 
 /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
@@ -37,13 +40,22 @@ impl Watch {
         Ok(Watch(socket))
     }
 
-    /// Returns at the next change. Messages may be lost: the addresses must be read anew anyway.
+    /// Returns at the next change on a link other than the ipvs backend's: what is there, we put there. Messages may be
+    /// lost: the addresses must be read anew anyway.
     pub async fn changed(&mut self) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(8192);
-        match self.0.recv(&mut buffer).await {
-            // The kernel dropped messages: there were changes.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
-            other => other.map(drop),
+        loop {
+            buffer.clear();
+            match self.0.recv(&mut buffer).await {
+                // The kernel dropped messages: there were changes.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
+                other => other.map(drop)?,
+            }
+            let ours = nix::net::if_::if_nametoindex(LINK).ok();
+            let address_links = Messages(&buffer).map(|message| parse_address(&message).map(|address| address.link));
+            if ours.is_none() || address_links.into_iter().any(|link| link != ours) {
+                return Ok(());
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! decides where packets may go, and never talks to the API. Tests: each backend's.
 
 pub mod iptables;
+pub mod ipvs;
 pub mod nft;
 
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ pub enum BackendError {
     Nftables(#[from] nft::kernel::KernelError),
     #[error(transparent)]
     Iptables(#[from] iptables::kernel::IptablesError),
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::kernel::KernelError),
     #[error("mode {mode} is not built into this program")]
     Missing { mode: &'static str },
 }
@@ -164,7 +167,8 @@ pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendEr
     match &config.mode {
         Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
         Mode::Iptables(own) => Ok(Box::new(iptables::plane::IptablesPlane::open(config, own, family)?)),
-        Mode::Ipvs(_) | Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
+        Mode::Ipvs(own) => Ok(Box::new(ipvs::plane::IpvsPlane::open(options, own)?)),
+        Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
     }
 }
 
@@ -177,6 +181,9 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     }
     if !matches!(keep, Some(Mode::Iptables(_))) {
         outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
+    }
+    if !matches!(keep, Some(Mode::Ipvs(_))) {
+        outcome = outcome.and(ipvs::plane::cleanup(matches!(keep, Some(Mode::Iptables(_)))).map_err(BackendError::from));
     }
     outcome
 }

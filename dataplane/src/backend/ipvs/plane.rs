@@ -1,0 +1,344 @@
+//! One family's IPVS rules: what is desired, and the kernel that holds it.
+//!
+//! Owns the order of reading, changing and draining, and the looks at whether others changed something. Decides
+//! nothing about rules. Tests: the tests on other kernels.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::compile::{Around, Balance, compile};
+use super::diff::drains;
+use super::drain::Drain;
+use super::ir::{CLOSED, Image, Item, LINK, OPEN, Op, Server};
+use super::kernel::{Kernel, KernelError, Unwanted, connections, has_ipvs, unload};
+use super::render::describe;
+use super::sets::Set;
+use super::state::State;
+use super::xtables::Xtables;
+use super::{setup, view};
+use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
+use crate::config::{Config, IpvsConfig};
+use crate::model::{Family, ObjectName};
+use crate::netlink::ipvs::Spread;
+use crate::resolve::Resolved;
+use crate::snapshot::ServiceSnapshot;
+
+/// IPVS tells nobody of changes: so often all that is ours is looked at.
+const DEEP_AUDIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub struct IpvsPlane {
+    state: State,
+    kernel: Kernel,
+    drain: Drain,
+    config: IpvsConfig,
+    /// Drains count from here.
+    epoch: Instant,
+    /// Settings are written before the first operation.
+    prepared: bool,
+    /// Entries that found no room in their set.
+    waiting: Vec<(Set, Item)>,
+    last_look: Option<Instant>,
+}
+
+impl IpvsPlane {
+    /// Loads modules that are missing, and sees that IPVS has the scheduler.
+    pub fn open(options: Options, config: &IpvsConfig) -> Result<IpvsPlane, KernelError> {
+        let balance = Balance::parse(&config.scheduler).ok_or_else(|| KernelError::NoScheduler { name: config.scheduler.clone() })?;
+        let tried = setup::load_modules(balance.scheduler);
+        let family = options.family;
+        let mut kernel = Kernel::open(family, Xtables::find(family)?, tried)?;
+        let in_use = kernel.servers()?.iter().any(|(_, spread)| spread.scheduler == balance.scheduler);
+        if !in_use {
+            let netmask = if family == Family::V4 { 32 } else { 128 };
+            let spread = Spread { scheduler: balance.scheduler, flags: balance.flags, timeout: 0, netmask };
+            kernel.probe(setup::probe_server(family), spread)?;
+        }
+        kernel.set_sizes()?;
+        Ok(IpvsPlane::with(options, balance, config, kernel))
+    }
+
+    fn with(options: Options, balance: Balance, config: &IpvsConfig, kernel: Kernel) -> IpvsPlane {
+        IpvsPlane {
+            state: State::new(options, balance, config.exclude_cidrs.clone()),
+            kernel,
+            drain: Drain::new(config.drain),
+            config: config.clone(),
+            epoch: Instant::now(),
+            prepared: false,
+            waiting: Vec::new(),
+            last_look: None,
+        }
+    }
+
+    fn since_epoch(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+
+    fn prepare(&mut self) -> Result<u64, KernelError> {
+        let mut written = 0;
+        for (name, value) in setup::settings(self.config.strict_arp, setup::kernel_version()) {
+            match setup::set(name, value) {
+                Ok(changed) => written += u64::from(changed),
+                Err(error) => tracing::error!(name, value, %error, "cannot make a setting that IPVS needs"),
+            }
+        }
+        let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
+        let wanted = [self.config.tcp_timeout, self.config.tcp_fin_timeout, self.config.udp_timeout].map(seconds);
+        if wanted != [0; 3] {
+            written += u64::from(self.kernel.set_timeouts(wanted)?);
+        }
+        self.prepared = true;
+        Ok(written)
+    }
+
+    /// Destinations that are idle, or whose time is up.
+    fn drained(&mut self, now: Duration) -> Result<Vec<Op>, KernelError> {
+        let mut ops = Vec::new();
+        for server in self.drain.due(now) {
+            let destinations = self.kernel.destinations(&server)?;
+            let finished = self.drain.finished(&server, |address| connections(&destinations, address), now);
+            ops.extend(finished.into_iter().map(|address| Op::DeleteDestination(server, address)));
+        }
+        Ok(ops)
+    }
+
+    fn carry_out(&mut self, ops: &[Op], now: Duration, written: &mut Written) -> Result<(), KernelError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let (state, drain) = (&mut self.state, &mut self.drain);
+        let loaded = state.saved().clone();
+        let mut done = 0;
+        let unwanted = self.kernel.apply(ops, &loaded, |op| {
+            done += 1;
+            state.done(op);
+            follow(drain, op, now);
+        })?;
+        written.add(Written { transactions: 1, writes: done });
+        self.report(ops, &unwanted);
+        Ok(())
+    }
+
+    /// Says what the kernel does not want, each once: it is not tried again until something about it changes.
+    fn report(&mut self, ops: &[Op], unwanted: &[Unwanted]) {
+        let mut full: BTreeMap<Set, u32> = BTreeMap::new();
+        for one in unwanted.iter().filter(|one| !one.why.is_empty()) {
+            let op = &ops[one.index];
+            match op {
+                Op::Add(item @ Item::Entry(set, _)) if one.full => {
+                    *full.entry(*set).or_default() += 1;
+                    self.waiting.push((*set, *item));
+                }
+                _ => tracing::error!(what = describe(op, self.state.family()), why = one.why, "the kernel does not take"),
+            }
+        }
+        for (set, entries) in full {
+            let name = set.name(self.state.family());
+            tracing::error!(
+                set = name,
+                entries,
+                "the set is full; services left out of it are not masqueraded or filtered as they should be"
+            );
+        }
+    }
+
+    /// A set that lost entries may have room for those that wait.
+    fn make_room(&mut self, ops: &[Op]) {
+        let shrunk = |set: &Set| ops.iter().any(|op| matches!(op, Op::Delete(Item::Entry(of, _)) if of == set));
+        let (again, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(set, _)| shrunk(set));
+        self.waiting = waiting;
+        let again: Vec<(Set, Item)> = again;
+        again.into_iter().for_each(|(_, item)| self.state.retry(item));
+    }
+
+    /// Destinations that were found on their way out go on with it.
+    fn drain_found(&mut self, now: Duration) {
+        let Some(have) = self.state.have() else { return };
+        let mut leaving: Vec<(Server, SocketAddr)> = Vec::new();
+        for (server, held) in have.servers.iter().filter(|(server, _)| drains(server)) {
+            let Some(wanted) = self.state.wanted(server) else { continue };
+            let closed = held.destinations.iter().filter(|(_, weight)| **weight == CLOSED).map(|(address, _)| *address);
+            leaving.extend(closed.filter(|address| wanted.endpoints.binary_search(address).is_err()).map(|address| (*server, address)));
+        }
+        leaving.into_iter().for_each(|(server, address)| self.drain.begin(server, address, now));
+    }
+
+    /// Whether everything of ours is as we left it, as far as that can be seen without reading destinations.
+    fn is_intact(&mut self, have: &Image) -> Result<bool, KernelError> {
+        let on_link = self.kernel.link()?;
+        let addresses = self.kernel.addresses()?;
+        let held = addresses.iter().filter(|address| Some(address.link) == on_link);
+        if on_link.is_some() != have.link || held.count() < have.addresses.len() {
+            return Ok(false);
+        }
+        let sizes = self.kernel.set_sizes()?;
+        let same = |(set, entries): (&Set, &std::collections::BTreeSet<_>)| match sizes.get(set) {
+            // Older kernels do not count.
+            Some(Some(count)) => *count as usize == entries.len(),
+            Some(None) => true,
+            None => false,
+        };
+        if !have.sets.iter().all(same) {
+            return Ok(false);
+        }
+        let servers: BTreeMap<Server, Spread> = self.kernel.servers()?.into_iter().collect();
+        if have.servers.iter().any(|(server, held)| servers.get(server) != Some(&held.spread)) {
+            return Ok(false);
+        }
+        Ok(match &have.skeleton {
+            Some(skeleton) => self.kernel.saved()?.is(skeleton),
+            None => true,
+        })
+    }
+
+    fn delete_servers(&mut self) -> Result<(), KernelError> {
+        if self.state.have().is_none() {
+            let read = self.kernel.read()?;
+            self.state.adopt(read);
+        }
+        let Some(have) = self.state.have() else { return Ok(()) };
+        let servers: Vec<Op> = have.servers.keys().map(|server| Op::DeleteServer(*server)).collect();
+        let addresses: Vec<Op> = have.addresses.iter().map(|ip| Op::Delete(Item::Address(*ip))).collect();
+        let loaded = self.state.saved().clone();
+        self.kernel.apply(&servers, &loaded, |_| {})?;
+        self.kernel.apply(&addresses, &loaded, |_| {})?;
+        Ok(())
+    }
+
+    /// Deletes all that is ours, with the rules in each of these commands' tables. With `keep_shared`, rules that the
+    /// iptables backend has, too, stay.
+    fn delete_all(&mut self, rules: &[Xtables], keep_shared: bool) -> Result<(), KernelError> {
+        self.delete_servers()?;
+        rules.iter().try_for_each(|rules| unload(rules, keep_shared))?;
+        self.state.forget();
+        // Each is tried whatever becomes of the other.
+        let sets = self.kernel.destroy_sets();
+        self.kernel.delete_link().and(sets)
+    }
+}
+
+/// Keeps the books of what drains.
+fn follow(drain: &mut Drain, op: &Op, now: Duration) {
+    match op {
+        Op::EditDestination(server, address, CLOSED) => drain.begin(*server, *address, now),
+        Op::EditDestination(server, address, OPEN) | Op::AddDestination(server, address, _) => drain.end(server, address),
+        Op::DeleteDestination(server, address) => drain.end(server, address),
+        Op::DeleteServer(server) => drain.end_server(server),
+        _ => {}
+    }
+}
+
+impl Plane for IpvsPlane {
+    fn family(&self) -> Family {
+        self.state.family()
+    }
+
+    fn needs_read(&self) -> bool {
+        self.state.have().is_none()
+    }
+
+    fn forget(&mut self) {
+        self.state.forget();
+        self.waiting.clear();
+    }
+
+    fn read(&mut self) -> Result<Found, BackendError> {
+        self.forget();
+        let read = self.kernel.read()?;
+        let found = if read.image.servers.is_empty() && read.saved.is_empty() { Found::Nothing } else { Found::Rules };
+        self.state.adopt(read);
+        Ok(found)
+    }
+
+    fn set(&mut self, name: &ObjectName, resolved: Resolved) {
+        let fragment = compile(&resolved, self.family(), self.state.balance);
+        self.state.set(name, fragment);
+    }
+
+    fn set_node_addresses(&mut self, addresses: NodeAddresses) {
+        let usable = |ip: &std::net::IpAddr| !matches!(ip, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local());
+        self.state.set_around(Around {
+            node_ports: addresses.node_ports.into_iter().filter(usable).collect(),
+            elsewhere: addresses.links.into_iter().filter(|(link, _)| link != LINK).map(|(_, ip)| ip).collect(),
+        });
+    }
+
+    fn wants_addresses(&self) -> bool {
+        true
+    }
+
+    fn is_touched(&self) -> bool {
+        self.state.is_touched()
+    }
+
+    fn apply(&mut self, now: Instant) -> Result<Written, BackendError> {
+        let mut written = Written::default();
+        let at = self.since_epoch(now);
+        if !self.prepared {
+            written.writes += self.prepare()?;
+        }
+        let found = self.last_look.is_none();
+        let ops = self.state.plan();
+        self.carry_out(&ops, at, &mut written)?;
+        self.state.tried();
+        self.make_room(&ops);
+        if found {
+            self.drain_found(at);
+            self.last_look = Some(now);
+        }
+        let ops = self.drained(at)?;
+        self.carry_out(&ops, at, &mut written)?;
+        Ok(written)
+    }
+
+    fn audit(&mut self, now: Instant) -> Result<bool, BackendError> {
+        let Some(have) = self.state.have() else { return Ok(false) };
+        if self.last_look.is_some_and(|at| now.saturating_duration_since(at) < DEEP_AUDIT) {
+            let link = have.link;
+            return Ok(self.kernel.link()?.is_some() != link);
+        }
+        let have = have.clone();
+        self.last_look = Some(now);
+        Ok(!self.is_intact(&have)?)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.drain.next_look().map(|at| self.epoch + at)
+    }
+
+    fn frontends(&self) -> usize {
+        self.state.have().map_or(0, |have| have.servers.len())
+    }
+
+    fn services(&self) -> Vec<ServiceSnapshot> {
+        view::services(&self.state)
+    }
+
+    fn delete(&mut self) -> Result<(), BackendError> {
+        Ok(self.delete_all(&[self.kernel.rules()], false)?)
+    }
+}
+
+/// Deletes what this backend has in the calling thread's network namespace, in both families and whichever iptables
+/// its rules are in. Nothing is loaded for it, and nothing of others is touched.
+pub fn cleanup(keep_shared: bool) -> Result<(), KernelError> {
+    // Without IPVS nothing of it can be there.
+    if !has_ipvs()? {
+        return Ok(());
+    }
+    let mut outcome = Ok(());
+    for family in Family::ALL {
+        outcome = outcome.and(cleanup_family(family, keep_shared));
+    }
+    outcome
+}
+
+fn cleanup_family(family: Family, keep_shared: bool) -> Result<(), KernelError> {
+    let kernel = Kernel::open(family, Xtables::find(family)?, None)?;
+    let balance = Balance::parse("").expect("empty is a scheduler");
+    let options = Options::of(&Config::default(), family);
+    let mut plane = IpvsPlane::with(options, balance, &IpvsConfig::default(), kernel);
+    plane.delete_all(&Xtables::all(family), keep_shared)
+}
