@@ -61,7 +61,7 @@ fn synced(services: usize) -> (ServiceStore, Table) {
 fn settle(store: &mut ServiceStore, table: &mut Table) -> usize {
     for name in store.take_dirty() {
         let resolved = store.resolve(&name, Family::V4);
-        let fragment = compile(resolved, |key| table.loaded(key));
+        let fragment = compile(&name, resolved, table);
         table.set(&name, fragment);
     }
     let operations = table.plan().iter().map(Vec::len).sum();

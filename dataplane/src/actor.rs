@@ -22,7 +22,7 @@ use crate::conntrack::worker::Worker;
 use crate::events::Events;
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
-use crate::model::{Family, ObjectName};
+use crate::model::{Family, Node, ObjectName, convert};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
 
@@ -56,6 +56,10 @@ pub struct Actor {
     taken: u64,
     next_audit: Instant,
     retry: Option<(Instant, Duration)>,
+    /// Planes of the mode before, to be deleted.
+    retired: Vec<Box<dyn Plane>>,
+    /// Whether other backends' rules are still to be looked for.
+    take_over: bool,
     watch: Option<addresses::Watch>,
 }
 
@@ -68,7 +72,7 @@ impl Actor {
             let plane = backend::open(&config, *family)?;
             lanes.push(Lane { plane, waiting: BTreeSet::new(), flows: Ledger::default() });
         }
-        let audit = config.audit;
+        let (audit, take_over) = (config.audit, config.take_over);
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
         let conntrack = Worker::new(status.clone(), config.node_ips.clone());
         let mut actor = Actor {
@@ -84,6 +88,8 @@ impl Actor {
             taken: 0,
             next_audit: Instant::now() + audit,
             retry: None,
+            retired: Vec::new(),
+            take_over,
             watch: None,
         };
         actor.watch_planes();
@@ -152,7 +158,7 @@ impl Actor {
                 }
             }
             () = sleep_until(retry_at.unwrap_or(audit_at)), if retry_at.is_some() => {}
-            () = sleep_until(deadline.unwrap_or(audit_at)), if deadline.is_some() => {}
+            () = sleep_until(deadline.unwrap_or(audit_at)), if self.synced && deadline.is_some() => self.audit(),
             () = sleep_until(audit_at), if self.synced => self.audit(),
             outcome = alarmed(alarms), if self.synced => {
                 if let Err(error) = outcome {
@@ -187,8 +193,19 @@ impl Actor {
                 None => self.store.delete_slice(&ObjectName::new(namespace, name)),
             };
         }
+        for (name, object) in &pending.service_cidrs {
+            if self.store.set_service_cidr(name, object.as_deref()) {
+                self.lanes.iter_mut().for_each(|lane| lane.plane.set_service_cidrs(&self.store.service_cidrs(lane.plane.family())));
+            }
+        }
         if let Some(zone) = pending.zone {
             self.store.set_zone(zone.as_deref());
+        }
+        if let Some(config) = pending.config {
+            self.reconfigure(*config);
+        }
+        if let Some(node) = pending.node {
+            self.set_node(convert::node(&node, self.config.bind_ip));
         }
         for event in self.store.take_events() {
             tracing::warn!(regarding = ?event.regarding, reason = event.reason, "{}", event.message);
@@ -202,6 +219,66 @@ impl Actor {
         let dirty = self.store.take_dirty();
         for lane in &mut self.lanes {
             lane.waiting.extend(dirty.iter().cloned());
+        }
+    }
+
+    fn set_node(&mut self, node: Node) {
+        self.store.set_zone(node.zone.as_deref());
+        let config = Config { zone: node.zone, node_ips: node.ips, pod_cidrs: node.pod_cidrs, ..self.config.clone() };
+        self.reconfigure(config);
+    }
+
+    /// Goes over to another configuration. Where the rules depend on it, they are read and compared anew; another
+    /// mode's rules are made before those of the last mode go.
+    fn reconfigure(&mut self, config: Config) {
+        let fixed = self.config.clone();
+        let config = Config { node_name: fixed.node_name, families: fixed.families, table: fixed.table, netns: fixed.netns, ..config };
+        if config == self.config {
+            return;
+        }
+        let options = |config: &Config| config.families.iter().map(|f| Options::of(config, *f)).collect::<Vec<_>>();
+        let other_rules = config.mode != self.config.mode || options(&config) != options(&self.config);
+        if other_rules && let Err(error) = self.reopen(&config) {
+            tracing::error!(%error, mode = config.mode.name(), "cannot change the rules' form; they stay as they are");
+            self.status.send_modify(|status| status.last_error = Some(error.to_string()));
+            return;
+        }
+        self.store.set_node_ips(&config.node_ips);
+        self.conntrack.set_node_ips(&config.node_ips);
+        self.config = config;
+        self.watch_addresses();
+        self.refresh_addresses();
+    }
+
+    fn reopen(&mut self, config: &Config) -> Result<(), BackendError> {
+        let planes = config.families.iter().map(|family| backend::open(config, *family)).collect::<Result<Vec<_>, _>>()?;
+        let same_backend = config.mode.name() == self.config.mode.name();
+        self.alarms.clear();
+        for (lane, mut plane) in self.lanes.iter_mut().zip(planes) {
+            plane.set_service_cidrs(&self.store.service_cidrs(plane.family()));
+            let old = std::mem::replace(&mut lane.plane, plane);
+            // The same backend's new rules replace the old ones where they lie.
+            if !same_backend {
+                self.retired.push(old);
+            }
+        }
+        self.retry = None;
+        self.watch_planes();
+        Ok(())
+    }
+
+    /// Once everything is programmed: rules of other backends go.
+    fn delete_others(&mut self) {
+        for mut plane in std::mem::take(&mut self.retired) {
+            if let Err(error) = plane.delete() {
+                tracing::warn!(%error, family = %plane.family(), "cannot delete the rules of the last mode; trying again later");
+                self.retired.push(plane);
+            }
+        }
+        if std::mem::take(&mut self.take_over)
+            && let Err(error) = backend::cleanup(Some(&self.config.mode))
+        {
+            tracing::warn!(%error, "rules of other modes may be left in the kernel");
         }
     }
 
@@ -220,7 +297,10 @@ impl Actor {
         let result = self.pass();
         self.delete_stale_flows();
         match &result {
-            Ok(()) => self.retry = None,
+            Ok(()) => {
+                self.retry = None;
+                self.delete_others();
+            }
             Err(error) => {
                 let delay = self.retry.map_or(FIRST_RETRY, |(_, delay)| (delay * 2).min(LAST_RETRY));
                 tracing::warn!(%error, retry_in = ?delay, "cannot program services");
@@ -332,6 +412,7 @@ impl Actor {
 
     fn watch_addresses(&mut self) {
         if !self.follows_addresses() {
+            self.watch = None;
             return;
         }
         match addresses::Watch::open() {

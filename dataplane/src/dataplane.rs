@@ -77,6 +77,13 @@ impl Dataplane {
         self.inbox.put(change)
     }
 
+    /// Runs under another configuration from now on: the mode, how pods are told, masquerading, addresses of node ports
+    /// and times can change; what cannot is kept as it was. The new rules are made before the old ones go, and
+    /// connections live on. Returns the change's number.
+    pub fn reconfigure(&self, config: Config) -> u64 {
+        self.inbox.reconfigure(config)
+    }
+
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::config::Change;
+use crate::config::{Change, Config};
 use crate::snapshot::Snapshot;
 use crate::wire;
 
@@ -20,7 +20,10 @@ pub type Key = (String, String);
 pub struct Pending {
     pub services: HashMap<Key, Option<Arc<wire::Service>>>,
     pub slices: HashMap<Key, Option<Arc<wire::EndpointSlice>>>,
+    pub service_cidrs: HashMap<String, Option<Arc<wire::ServiceCidr>>>,
+    pub node: Option<Arc<wire::Node>>,
     pub zone: Option<Option<String>>,
+    pub config: Option<Box<Config>>,
     pub synced: bool,
     /// Number of the last change.
     pub generation: u64,
@@ -47,6 +50,13 @@ impl Pending {
                 self.slices.insert((namespace, name), None);
             }
             Change::SetZone(zone) => self.zone = Some(zone),
+            Change::SetNode(node) => self.node = Some(node),
+            Change::SetServiceCidr(object) => {
+                self.service_cidrs.insert(object.metadata.name.clone(), Some(object));
+            }
+            Change::DeleteServiceCidr { name } => {
+                self.service_cidrs.insert(name, None);
+            }
             Change::Synced => self.synced = true,
         }
     }
@@ -62,8 +72,17 @@ pub struct Inbox {
 impl Inbox {
     /// Returns the change's number.
     pub fn put(&self, change: Change) -> u64 {
+        self.note(|pending| pending.put(change))
+    }
+
+    /// Another configuration; returns the change's number.
+    pub fn reconfigure(&self, config: Config) -> u64 {
+        self.note(|pending| pending.config = Some(Box::new(config)))
+    }
+
+    fn note(&self, act: impl FnOnce(&mut Pending)) -> u64 {
         let generation = self.with(|pending| {
-            pending.put(change);
+            act(pending);
             pending.generation += 1;
             pending.generation
         });

@@ -5,6 +5,7 @@
 //! at the end of this file; the namespace tests compare it with the kernel.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -48,7 +49,12 @@ pub struct Surroundings<'a> {
     pub local: &'a [IpAddr],
     /// Draws a number below the one given.
     pub random: &'a mut dyn FnMut(u32) -> u32,
+    /// Clients that sets remember. Time does not pass here: none is forgotten.
+    pub remembered: &'a mut Remembered,
 }
+
+/// Elements of the sets that packets fill, by set.
+pub type Remembered = BTreeSet<(String, Vec<u8>)>;
 
 /// Sends a packet through a table. `None` when a rule is none that we write, or is broken.
 pub fn send(image: &Image, packet: &Packet, around: &mut Surroundings) -> Option<Outcome> {
@@ -214,7 +220,7 @@ impl Walk<'_, '_> {
                 let out = bytes.iter().zip(mask).zip(xor).map(|((byte, mask), xor)| byte & mask ^ xor);
                 self.store(*to, &out.collect::<Vec<u8>>())
             }
-            Expr::Zero { to } => self.store(*to, &[0; 4]),
+            Expr::Immediate { to, value } => self.store(*to, value),
             Expr::Random { modulus, offset, to } => {
                 let drawn = (self.around.random)(*modulus) + offset;
                 self.store(*to, &drawn.to_ne_bytes())
@@ -233,7 +239,11 @@ impl Walk<'_, '_> {
                 Some(Step::Ended(End::Accept))
             }
             Expr::Reject => Some(Step::Ended(End::Reject)),
-            Expr::Remember { .. } => Some(Step::Next),
+            Expr::Remember { set, key } => {
+                let key = self.load(*key, self.key_len(set)?)?.to_vec();
+                self.around.remembered.insert((set.clone(), key));
+                Some(Step::Next)
+            }
             Expr::Foreign(_) => None,
         }
     }
@@ -273,10 +283,16 @@ impl Walk<'_, '_> {
         }
     }
 
+    fn key_len(&self, set: &str) -> Option<usize> {
+        Some(self.image.structure.sets.get(set)?.key_len as usize)
+    }
+
     fn look_up(&mut self, set: &str, key: Register, found: Found) -> Option<Step> {
-        let name = schema::set_name(set)?;
-        let len = self.image.structure.sets.get(name)?.key_len as usize;
-        let key = Bytes::new(self.load(key, len)?)?;
+        let key = Bytes::new(self.load(key, self.key_len(set)?)?)?;
+        let Some(name) = schema::set_name(set) else {
+            let member = self.around.remembered.contains(&(set.to_string(), key.as_slice().to_vec()));
+            return Some(if member == (found == Found::Member) { Step::Next } else { Step::Break });
+        };
         let spec = self.image.structure.sets.get(name)?;
         let data = if spec.ranges.is_empty() {
             self.image.elements.get(&(name, key))
@@ -350,13 +366,13 @@ mod tests {
         FrontendKey::Vip { ip: ip.into(), protocol: Protocol::Tcp, port: 80 }
     }
 
-    fn image(options: &Options, kind: FrontendKind, action: &Action) -> Image {
+    fn image(options: &Options, kind: FrontendKind, action: &Action, affinity: bool) -> Image {
         let frontend = Frontend {
             key: key(kind),
             kind,
             port_name: "".into(),
             action: action.clone(),
-            affinity_seconds: None,
+            affinity_seconds: affinity.then_some(10),
             source_ranges: [].into(),
         };
         let resolved = Resolved {
@@ -366,7 +382,8 @@ mod tests {
             ..Resolved::default()
         };
         let mut table = Table::new(options.clone());
-        table.set(&ObjectName::new("ns1", "web"), compile(resolved, |_| None));
+        let name = ObjectName::new("ns1", "web");
+        table.set(&name, compile(&name, resolved, &()));
         let mut image = Image::default();
         image.apply(&table.plan_creation(&Loaded::Foreign)[1..]).unwrap();
         image
@@ -435,14 +452,16 @@ mod tests {
             from in proptest::sample::select(vec![From::Pod, From::Node, From::Outside]),
             masquerade_all: bool,
             detector: bool,
+            affinity: bool,
             draws in proptest::collection::vec(any::<u32>(), 4),
         ) {
             let options = options(masquerade_all, detector);
-            let image = image(&options, kind, &action);
+            let image = image(&options, kind, &action, affinity);
             let packet = packet(from, kind);
             let mut draws = draws.into_iter().cycle();
             let mut random = |below: u32| draws.next().unwrap() % below;
-            let mut around = Surroundings { family: Family::V4, local: &[IpAddr::from(NODE)], random: &mut random };
+            let mut remembered = Remembered::new();
+            let mut around = Surroundings { family: Family::V4, local: &[IpAddr::from(NODE)], random: &mut random, remembered: &mut remembered };
             let outcome = send(&image, &packet, &mut around).expect("our rules can be interpreted");
             match expected(&options, kind, &action, from) {
                 Err(refusal) => prop_assert_eq!(outcome, refusal),
@@ -451,6 +470,12 @@ mod tests {
                     prop_assert!(endpoints.contains(&to), "{to} is not of {endpoints:?}");
                     let to_itself = to.ip() == packet.source.ip() && to.ip() == IpAddr::from([10, 1, 0, 1]);
                     prop_assert_eq!(was_masked, masked || to_itself);
+                    // The same client again, and again from another port.
+                    for port in [40_000, 40_001] {
+                        let again = Packet { source: SocketAddr::new(packet.source.ip(), port), ..packet.clone() };
+                        let outcome = send(&image, &again, &mut around);
+                        prop_assert!(!affinity || outcome == Some(Outcome::Delivered { to, masked: was_masked }), "{:?}", outcome);
+                    }
                 }
             }
         }
@@ -458,10 +483,11 @@ mod tests {
         #[test]
         fn other_traffic_passes_untouched(last in 2u8.., port: u16) {
             let endpoints = [SocketAddr::from(([10, 1, 0, 3], 8080))].into();
-            let image = image(&options(true, true), FrontendKind::ClusterIp, &Action::Forward { endpoints });
+            let image = image(&options(true, true), FrontendKind::ClusterIp, &Action::Forward { endpoints }, false);
             let mut packet = packet(From::Outside, FrontendKind::ClusterIp);
             packet.destination = SocketAddr::from(([10, 1, 0, last], port));
-            let mut around = Surroundings { family: Family::V4, local: &[], random: &mut |_| 0 };
+            let mut remembered = Remembered::new();
+            let mut around = Surroundings { family: Family::V4, local: &[], random: &mut |_| 0, remembered: &mut remembered };
             let untouched = Outcome::Delivered { to: packet.destination, masked: false };
             prop_assert_eq!(send(&image, &packet, &mut around), Some(untouched));
         }
@@ -470,10 +496,11 @@ mod tests {
     #[test]
     fn unknown_ports_of_a_cluster_ip_are_refused() {
         let endpoints = [SocketAddr::from(([10, 1, 0, 3], 8080))].into();
-        let image = image(&options(false, true), FrontendKind::ClusterIp, &Action::Forward { endpoints });
+        let image = image(&options(false, true), FrontendKind::ClusterIp, &Action::Forward { endpoints }, false);
         let mut packet = packet(From::Outside, FrontendKind::ClusterIp);
         packet.destination.set_port(81);
-        let mut around = Surroundings { family: Family::V4, local: &[], random: &mut |_| 0 };
+        let mut remembered = Remembered::new();
+        let mut around = Surroundings { family: Family::V4, local: &[], random: &mut |_| 0, remembered: &mut remembered };
         assert_eq!(send(&image, &packet, &mut around), Some(Outcome::Refused));
     }
 }

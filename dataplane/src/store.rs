@@ -3,13 +3,13 @@
 //! Owns the compact objects. Never resolves, never programs. Tests are at the end of this file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::claims::Claims;
 use crate::events::Event;
-use crate::model::{Family, ObjectName, Service, Slice, convert};
+use crate::model::{Cidr, Family, ObjectName, Service, Slice, convert};
 use crate::resolve::{NodeView, Resolved, claims, resolve};
 use crate::wire;
 
@@ -52,6 +52,7 @@ pub struct ServiceStore {
     services: usize,
     names: PortNames,
     claims: Claims,
+    service_cidrs: BTreeMap<String, Vec<Cidr>>,
     dirty: BTreeSet<ObjectName>,
     events: Vec<Event>,
     /// Slices with parts that cannot be used, which was told.
@@ -68,6 +69,7 @@ impl ServiceStore {
             services: 0,
             names: PortNames::default(),
             claims: Claims::default(),
+            service_cidrs: BTreeMap::new(),
             dirty: BTreeSet::new(),
             events: Vec::new(),
             malformed: HashSet::new(),
@@ -205,6 +207,30 @@ impl ServiceStore {
         }
     }
 
+    /// This node's addresses decide who may use load balancers' addresses.
+    pub fn set_node_ips(&mut self, ips: &[IpAddr]) {
+        if *self.node.node_ips != *ips {
+            self.node.node_ips = ips.into();
+            let entries = self.entries.iter();
+            let guarded = entries.filter(|(_, entry)| entry.service.as_ref().is_some_and(|s| !s.source_ranges.is_empty()));
+            self.dirty.extend(guarded.map(|(name, _)| name.clone()));
+        }
+    }
+
+    /// `None` deletes it. Returns whether it is a change.
+    pub fn set_service_cidr(&mut self, name: &str, object: Option<&wire::ServiceCidr>) -> bool {
+        let before = match object {
+            Some(object) => self.service_cidrs.insert(name.into(), convert::service_cidrs(object)),
+            None => self.service_cidrs.remove(name),
+        };
+        before.as_ref() != self.service_cidrs.get(name)
+    }
+
+    /// All ranges that cluster IPs are allocated from, none within another.
+    pub fn service_cidrs(&self, family: Family) -> Box<[Cidr]> {
+        Cidr::aggregate(self.service_cidrs.values().flatten().copied().filter(|cidr| cidr.family() == family))
+    }
+
     pub fn touch_all(&mut self) {
         let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
         self.dirty.extend(services.map(|(name, _)| name.clone()));
@@ -312,6 +338,45 @@ mod tests {
         assert!(!store.has_dirty());
         store.set_slice(&slice("web-1", "web", "10.1.0.2"));
         assert_eq!(dirty(&mut store), ["ns1/web"]);
+    }
+
+    #[test]
+    fn the_older_of_two_services_with_one_address_has_it_and_the_other_is_told() {
+        let mut store = ServiceStore::new("n1", None, &[]);
+        let at = |name: &str, created: &str| {
+            let mut object = service(80);
+            object.metadata.name = name.into();
+            object.metadata.creation_timestamp = Some(created.into());
+            object.spec.cluster_ip = format!("10.96.0.{}", name.len());
+            object.spec.external_ips = vec!["192.0.2.1".into()];
+            object
+        };
+        let external = |store: &ServiceStore, name: &str| store.resolve(&ObjectName::new("ns1", name), Family::V4).frontends.len() == 2;
+        store.set_service(&at("young", "2026-02-01T00:00:00Z"));
+        store.take_dirty();
+        store.set_service(&at("ancient", "2026-01-01T00:00:00Z"));
+        assert_eq!(dirty(&mut store), ["ns1/ancient", "ns1/young"]);
+        assert!(external(&store, "ancient") && !external(&store, "young"));
+        let events = store.take_events();
+        assert_eq!((events.len(), events[0].reason), (1, "DuplicateFrontend"));
+        assert!(events[0].message.starts_with("tcp 192.0.2.1:80 is service ns1/ancient's"), "{}", events[0].message);
+        store.delete_service(ObjectName::new("ns1", "ancient"));
+        assert_eq!(dirty(&mut store), ["ns1/ancient", "ns1/young"]);
+        assert!(external(&store, "young"));
+    }
+
+    #[test]
+    fn malformed_parts_of_a_slice_are_told_once() {
+        let mut store = ServiceStore::new("n1", None, &[]);
+        let mut bad = slice("web-1", "web", "10.1.0.1");
+        bad.endpoints.push(wire::Endpoint { addresses: vec!["fd00::1".into()], ..Default::default() });
+        store.set_slice(&bad);
+        assert_eq!(store.take_events().len(), 1);
+        store.set_slice(&bad);
+        assert_eq!(store.take_events(), []);
+        store.set_slice(&slice("web-1", "web", "10.1.0.1"));
+        store.set_slice(&bad);
+        assert_eq!(store.take_events().len(), 1);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct ObjectMeta {
     /// RFC 3339.
     #[serde(skip_serializing_if = "is_default")]
     pub creation_timestamp: Option<String>,
+    /// RFC 3339; set while the object is on its way out.
+    #[serde(skip_serializing_if = "is_default")]
+    pub deletion_timestamp: Option<String>,
 }
 
 /// A target port: a number, or the name of a container port.
@@ -250,6 +253,63 @@ pub struct ObjectReference {
     pub name: String,
     #[serde(skip_serializing_if = "is_default")]
     pub uid: String,
+}
+
+/// networking.k8s.io/v1 ServiceCIDR.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceCidr {
+    pub metadata: ObjectMeta,
+    pub spec: ServiceCidrSpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceCidrSpec {
+    /// At most one per family.
+    pub cidrs: Vec<String>,
+}
+
+/// core/v1 Node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Node {
+    pub metadata: ObjectMeta,
+    pub spec: NodeSpec,
+    pub status: NodeStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    #[serde(rename = "podCIDR", skip_serializing_if = "is_default")]
+    pub pod_cidr: String,
+    #[serde(rename = "podCIDRs", skip_serializing_if = "is_default")]
+    pub pod_cidrs: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    pub key: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    #[serde(skip_serializing_if = "is_default")]
+    pub addresses: Vec<NodeAddress>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// InternalIP, ExternalIP, Hostname …
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub address: String,
 }
 
 #[cfg(test)]

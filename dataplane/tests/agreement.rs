@@ -14,7 +14,7 @@ use longshore_dataplane::backend::nft::kernel::Kernel;
 use longshore_dataplane::backend::nft::schema::Options;
 use longshore_dataplane::backend::nft::table::Loaded;
 use longshore_dataplane::model::Protocol;
-use longshore_dataplane::sim::{Outcome, Packet, Surroundings, send};
+use longshore_dataplane::sim::{Outcome, Packet, Remembered, Surroundings, send};
 use longshore_dataplane::{Change, Dataplane, Family};
 use serde_json::json;
 
@@ -89,7 +89,8 @@ fn the_simulator_agrees_with_the_kernel() {
                     destination,
                     interface: interface.map(String::from),
                 };
-                let mut around = Surroundings { family: Family::V4, local: &local, random: &mut |_| 0 };
+                let mut remembered = Remembered::new();
+                let mut around = Surroundings { family: Family::V4, local: &local, random: &mut |_| 0, remembered: &mut remembered };
                 let expected = send(&image, &packet, &mut around).unwrap();
                 let got = tcp(namespace, destination);
                 let what = format!("{name}: {who} to {destination}: expected {expected:?}, got {got:?}");

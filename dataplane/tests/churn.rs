@@ -75,8 +75,9 @@ impl Churn {
         };
         let frontends = [Protocol::Tcp, Protocol::Udp].map(frontend).into();
         let resolved = Resolved { frontends, cluster_ip: Some(vip(false)), ..Resolved::default() };
-        let fragment = compile(resolved, |key| self.table.loaded(key));
-        self.table.set(&ObjectName::new("ns1", "web"), fragment);
+        let name = ObjectName::new("ns1", "web");
+        let fragment = compile(&name, resolved, &self.table);
+        self.table.set(&name, fragment);
         for transaction in self.table.plan() {
             self.kernel.commit(Family::V4, &transaction).unwrap();
         }

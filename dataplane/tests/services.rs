@@ -12,24 +12,12 @@ use std::time::{Duration, Instant};
 
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, node_port, pod_ip, service, slices, slices_on, vip};
 use lab::traffic::{ask, both, connected, is_refused, is_silence, serve, tcp, tcp_here, udp};
-use lab::{Lab, NODE_V4, NODE_V6, eventually, programmed};
+use lab::{Lab, NODE_V4, NODE_V6, apply, eventually, start};
+use longshore_dataplane::Change;
 use longshore_dataplane::backend::nft::kernel::Kernel;
-use longshore_dataplane::{Change, Dataplane};
 use serde_json::json;
 
 const FAMILIES: [bool; 2] = [false, true];
-
-fn start(lab: &Lab, changes: impl IntoIterator<Item = Change>) -> Dataplane {
-    let dataplane = Dataplane::start(lab.config()).unwrap();
-    apply(&dataplane, changes.into_iter().chain([Change::Synced]));
-    dataplane
-}
-
-/// Applies, and waits until the kernel has it.
-fn apply(dataplane: &Dataplane, changes: impl IntoIterator<Item = Change>) {
-    let last = changes.into_iter().map(|change| dataplane.apply(change)).last().unwrap();
-    programmed(dataplane, last);
-}
 
 fn web(extra: serde_json::Value, pods: &[usize]) -> Vec<Change> {
     let mut changes = vec![service("web", extra)];

@@ -16,7 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::config::{Config, DetectLocal, Mode, NodePortAddresses};
-use crate::model::{Family, ObjectName};
+use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::ServiceSnapshot;
 
@@ -125,6 +125,11 @@ pub trait Plane: Send {
 
     fn set_node_addresses(&mut self, addresses: NodeAddresses);
 
+    /// All ranges that cluster IPs are allocated from, none within another. Packets to unallocated ones should be dropped.
+    fn set_service_cidrs(&mut self, cidrs: &[Cidr]) {
+        let _ = cidrs;
+    }
+
     /// Whether [`Plane::set_node_addresses`] is to be told of all links' addresses, and of every change of them.
     fn wants_addresses(&self) -> bool {
         false
@@ -145,7 +150,7 @@ pub trait Plane: Send {
         None
     }
 
-    /// When to call [`Plane::apply`] again although nothing changed.
+    /// When to call [`Plane::audit`] and [`Plane::apply`] again although nothing changed.
     fn next_deadline(&self) -> Option<Instant> {
         None
     }

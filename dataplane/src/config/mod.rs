@@ -28,6 +28,8 @@ pub struct Config {
     pub zone: Option<String>,
     /// The node's addresses; used for [`NodePortAddresses::Primary`].
     pub node_ips: Vec<IpAddr>,
+    /// Stands in for the node's own address of its family (bindAddress).
+    pub bind_ip: Option<IpAddr>,
     /// The node's pod ranges; used for [`DetectLocal::NodeCidr`].
     pub pod_cidrs: Vec<Cidr>,
     /// Families to program; each has its own table.
@@ -45,6 +47,8 @@ pub struct Config {
     pub audit: Duration,
     /// Name of the kernel's tables.
     pub table: String,
+    /// Deletes what the other backends left in the kernel, once everything is programmed by this one.
+    pub take_over: bool,
     /// A network namespace to program instead of the caller's.
     pub netns: Option<PathBuf>,
 }
@@ -56,6 +60,7 @@ impl Default for Config {
             node_name: String::new(),
             zone: None,
             node_ips: Vec::new(),
+            bind_ip: None,
             pod_cidrs: Vec::new(),
             families: Family::ALL.into(),
             detect_local: DetectLocal::None,
@@ -65,6 +70,7 @@ impl Default for Config {
             coalesce: Duration::from_millis(3),
             audit: Duration::from_secs(1),
             table: crate::TABLE.into(),
+            take_over: true,
             netns: None,
         }
     }
@@ -176,6 +182,12 @@ pub enum Change {
     },
     /// This node's zone label.
     SetZone(Option<String>),
+    /// This node: its zone, its addresses, its pod ranges, whether it may get traffic. Replaces what [`Config`] said.
+    SetNode(Arc<wire::Node>),
+    SetServiceCidr(Arc<wire::ServiceCidr>),
+    DeleteServiceCidr {
+        name: String,
+    },
     /// The first lists of services and of slices are complete. Nothing is programmed before.
     Synced,
 }

@@ -21,6 +21,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: [StaleFlows; 2],
+    node_ips: Vec<IpAddr>,
     stop: bool,
 }
 
@@ -42,13 +43,19 @@ impl Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
-    node_ips: Vec<IpAddr>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     pub fn new(status: watch::Sender<Status>, node_ips: Vec<IpAddr>) -> Worker {
-        Worker { shared: Arc::default(), status, node_ips, thread: None }
+        let worker = Worker { shared: Arc::default(), status, thread: None };
+        worker.shared.lock().node_ips = node_ips;
+        worker
+    }
+
+    /// This node's addresses, on which node ports answer.
+    pub fn set_node_ips(&self, ips: &[IpAddr]) {
+        self.shared.lock().node_ips = ips.into();
     }
 
     /// To be called after the commit that made the flows stale. Of two notes on one frontend the later counts.
@@ -56,8 +63,8 @@ impl Worker {
         self.shared.lock().waiting[family as usize].merge(stale);
         self.shared.changed.notify_one();
         if self.thread.is_none() {
-            let (shared, status, node_ips) = (self.shared.clone(), self.status.clone(), self.node_ips.clone());
-            let work = move || work(&shared, &status, &node_ips);
+            let (shared, status) = (self.shared.clone(), self.status.clone());
+            let work = move || work(&shared, &status);
             self.thread = Some(std::thread::Builder::new().name("conntrack".into()).spawn(work)?);
         }
         Ok(())
@@ -74,19 +81,19 @@ impl Drop for Worker {
     }
 }
 
-fn work(shared: &Shared, status: &watch::Sender<Status>, node_ips: &[IpAddr]) {
+fn work(shared: &Shared, status: &watch::Sender<Status>) {
     loop {
-        let jobs = {
+        let (jobs, node_ips) = {
             let idle = |queue: &mut Queue| !queue.stop && queue.waiting.iter().all(StaleFlows::is_empty);
             let mut queue = shared.changed.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
             if queue.stop {
                 return;
             }
-            std::mem::take(&mut queue.waiting)
+            (std::mem::take(&mut queue.waiting), queue.node_ips.clone())
         };
         let mut failed = false;
         for (family, job) in Family::ALL.into_iter().zip(jobs).filter(|(_, job)| !job.is_empty()) {
-            match delete_stale(family, &job, node_ips) {
+            match delete_stale(family, &job, &node_ips) {
                 Ok(deleted) => status.send_modify(|status| status.counters.flows_deleted += deleted as u64),
                 Err(error) => {
                     tracing::warn!(%error, %family, "stale UDP flows stay for now");

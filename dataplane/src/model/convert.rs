@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::address::{Cidr, parse_ip};
-use super::{Endpoint, Family, Hints, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, time};
+use super::{Endpoint, Family, Hints, Node, ObjectName, Protocol, Service, ServicePort, Slice, SlicePort, time};
 use crate::wire;
 
 /// A Service with this label belongs to another proxy.
@@ -116,6 +116,37 @@ fn service_port(port: &wire::ServicePort) -> Option<ServicePort> {
         port: Some(port_number(port.port)).filter(|p| *p != 0)?,
         node_port: port_number(port.node_port),
     })
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// A node with this taint is about to be deleted.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// `bind` stands in for the node's address of its family, and comes first.
+pub fn node(object: &wire::Node, bind: Option<IpAddr>) -> Node {
+    let addresses = &object.status.addresses;
+    let of_type = |wanted: &'static str| addresses.iter().filter(move |a| a.type_ == wanted).filter_map(|a| parse_ip(&a.address));
+    let mut ips: Vec<IpAddr> = Vec::new();
+    for ip in bind.into_iter().chain(of_type("InternalIP")).chain(of_type("ExternalIP")) {
+        if !ips.iter().any(|held| Family::of(*held) == Family::of(ip)) {
+            ips.push(ip);
+        }
+    }
+    let spec = &object.spec;
+    // Objects older than dual stack have `podCIDR` alone.
+    let ranges = if spec.pod_cidrs.is_empty() { std::slice::from_ref(&spec.pod_cidr) } else { &spec.pod_cidrs };
+    let leaving = object.metadata.deletion_timestamp.is_some() || spec.taints.iter().any(|taint| taint.key == TO_BE_DELETED);
+    Node {
+        zone: object.metadata.labels.get(ZONE).filter(|zone| !zone.is_empty()).cloned(),
+        ips,
+        pod_cidrs: ranges.iter().filter_map(|text| Cidr::parse(text)).collect(),
+        eligible: !leaving,
+    }
+}
+
+/// The ranges of a ServiceCIDR that can be read.
+pub fn service_cidrs(object: &wire::ServiceCidr) -> Vec<Cidr> {
+    object.spec.cidrs.iter().filter_map(|text| Cidr::parse(text)).collect()
 }
 
 /// What of a Service cannot be used, and is left out.
@@ -302,6 +333,49 @@ mod tests {
         assert!(first.ready && first.serving && !first.terminating && first.local);
         assert_eq!(first.hints.as_ref().unwrap().this_node, Some(false));
         assert!(!second.ready && second.serving && second.terminating && !second.local);
+    }
+
+    #[test]
+    fn a_nodes_first_internal_address_of_each_family_counts() {
+        let object: wire::Node = serde_json::from_value(json!({"metadata": {"name": "n1", "labels": {ZONE: "a"}},
+            "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00:1::/64"], "taints": [{"key": "other"}]},
+            "status": {"addresses": [{"type": "ExternalIP", "address": "198.51.100.1"}, {"type": "Hostname", "address": "n1"},
+                {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "InternalIP", "address": "192.0.2.2"},
+                {"type": "ExternalIP", "address": "fd00:2::1"}]}}))
+        .unwrap();
+        let texts = |node: &Node| node.ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        let got = node(&object, None);
+        assert_eq!((texts(&got), got.zone.as_deref(), got.eligible), (vec!["192.0.2.1".into(), "fd00:2::1".into()], Some("a"), true));
+        assert_eq!(got.pod_cidrs.len(), 2);
+        assert_eq!(texts(&node(&object, Some("fd00:9::9".parse().unwrap()))), ["fd00:9::9", "192.0.2.1"]);
+        let mut leaving = object.clone();
+        leaving.spec.taints.push(wire::Taint { key: TO_BE_DELETED.into() });
+        assert!(!node(&leaving, None).eligible);
+        leaving = object;
+        leaving.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
+        assert!(!node(&leaving, None).eligible);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_and_the_rest_is_used() {
+        let mut object = wire_service(json!({"type": "LoadBalancer", "clusterIP": "10.0.0.1", "externalTrafficPolicy": "Local",
+            "externalIPs": ["x", "192.0.2.1"], "loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.0/99"],
+            "ports": [{"port": 80, "nodePort": 70_000}, {"port": 0}, {"port": 53, "protocol": "ICMP"}]}));
+        object.status.load_balancer.ingress = serde_json::from_value(json!([{"ip": "?"}, {"hostname": "lb"}])).unwrap();
+        let wrong = service_objections(&object);
+        assert_eq!(wrong.len(), 7, "{wrong:#?}");
+        let used = service(&object).unwrap();
+        assert_eq!((used.ports.len(), used.external_ips.len(), used.source_ranges.len()), (1, 1, 1));
+        assert_eq!(service_objections(&wire_service(json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}))), [""; 0]);
+
+        let slice_of = |value| serde_json::from_value::<wire::EndpointSlice>(value).unwrap();
+        let bad =
+            slice_of(json!({"addressType": "IPv4", "ports": [{"name": "a", "port": 99_999}, {"name": "b", "port": 1, "protocol": "X"}],
+            "endpoints": [{"addresses": ["fd00::1"]}, {"addresses": ["10.0.0.300"]}, {"addresses": ["10.0.0.1"]}]}));
+        let wrong = slice_objections(&bad);
+        assert_eq!(wrong[2], "\"fd00::1\" is not an IPv4 address (and 1 others are not)");
+        assert_eq!(wrong.len(), 3);
+        assert_eq!(slice_objections(&slice_of(json!({"addressType": "FQDN"}))), ["addressType \"FQDN\" cannot be forwarded to"]);
     }
 
     #[test]

@@ -119,6 +119,18 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// What a proxy needs to know of its own node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// `topology.kubernetes.io/zone`
+    pub zone: Option<String>,
+    /// At most one of each family; the first is the primary one.
+    pub ips: Vec<IpAddr>,
+    pub pod_cidrs: Vec<Cidr>,
+    /// Whether load balancers may send it traffic.
+    pub eligible: bool,
+}
+
 /// A Service that has virtual addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

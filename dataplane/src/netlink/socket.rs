@@ -151,6 +151,13 @@ impl NetlinkSocket {
         Ok(NetlinkSocket { socket, seq: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER), send_room: 0 })
     }
 
+    /// The socket's netlink port, which the kernel tells others as the author of a change.
+    pub fn port(&self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
     /// A fresh sequence number; `count` of them are reserved.
     pub fn reserve_seq(&mut self, count: u32) -> u32 {
         let first = self.seq.wrapping_add(1);

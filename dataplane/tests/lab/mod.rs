@@ -20,7 +20,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use longshore_dataplane::{Cidr, Config, Dataplane, DetectLocal, NodePortAddresses, Status};
+use longshore_dataplane::{Change, Cidr, Config, Dataplane, DetectLocal, NodePortAddresses, Status};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub const NODE_V4: &str = "192.0.2.1";
@@ -163,6 +163,19 @@ impl Lab {
     pub fn nft(&self, args: &str) -> String {
         self.node.command("nft", &args.split_whitespace().collect::<Vec<_>>())
     }
+}
+
+/// A data plane with these objects, programmed.
+pub fn start(lab: &Lab, changes: impl IntoIterator<Item = Change>) -> Dataplane {
+    let dataplane = Dataplane::start(lab.config()).unwrap();
+    apply(&dataplane, changes.into_iter().chain([Change::Synced]));
+    dataplane
+}
+
+/// Applies, and waits until the kernel has it.
+pub fn apply(dataplane: &Dataplane, changes: impl IntoIterator<Item = Change>) {
+    let last = changes.into_iter().map(|change| dataplane.apply(change)).last().unwrap();
+    programmed(dataplane, last);
 }
 
 /// Waits until everything applied so far is in the kernel.

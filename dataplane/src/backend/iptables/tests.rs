@@ -578,7 +578,9 @@ fn packet(protocol: Protocol, source: IpAddr, interface: Option<&str>, destinati
 fn verdict(image: &Image, packet: &Packet, draw: u32) -> Option<Outcome> {
     let local = [IpAddr::from(NODE)];
     let mut random = |below: u32| draw % below;
-    sim::send(image, packet, &mut Surroundings { family: Family::V4, local: &local, random: &mut random })
+    let mut remembered = crate::sim::Remembered::new();
+    let mut around = Surroundings { family: Family::V4, local: &local, random: &mut random, remembered: &mut remembered };
+    sim::send(image, packet, &mut around)
 }
 
 fn nft_verdict(common: &Common, services: &[(ObjectName, Resolved)], packet: &Packet, draw: u32) -> Option<Outcome> {
@@ -586,13 +588,16 @@ fn nft_verdict(common: &Common, services: &[(ObjectName, Resolved)], packet: &Pa
     for (name, resolved) in services {
         // Pods of this node, for hairpins.
         let hairpins = pods(255).iter().map(SocketAddr::ip).collect();
-        table.set(name, nft::compile::compile(Resolved { hairpins, ..resolved.clone() }, |_| None));
+        let fragment = nft::compile::compile(name, Resolved { hairpins, ..resolved.clone() }, &table);
+        table.set(name, fragment);
     }
     let mut image = nft::diff::Image::default();
     image.apply(&table.plan_creation(&nft::table::Loaded::Foreign)[1..]).unwrap();
     let local = [IpAddr::from(NODE)];
     let mut random = |below: u32| draw % below;
-    crate::sim::send(&image, packet, &mut Surroundings { family: Family::V4, local: &local, random: &mut random })
+    let mut remembered = crate::sim::Remembered::new();
+    let mut around = Surroundings { family: Family::V4, local: &local, random: &mut random, remembered: &mut remembered };
+    crate::sim::send(&image, packet, &mut around)
 }
 
 #[test]

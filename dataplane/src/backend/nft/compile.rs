@@ -8,8 +8,10 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, MAX_ENDPOINTS, Refusal, Shared, Slot};
-use crate::model::{Cidr, FrontendKey};
+use super::names;
+use super::program::{Class, ClassKind, Dispatch, FrontendRules, LOCAL_BASE, MAX_ENDPOINTS, Refusal, Shared, Slot, StickyChain};
+use super::sticky::{External, Sticky};
+use crate::model::{Cidr, FrontendKey, ObjectName};
 use crate::resolve::{Action, Frontend, Resolved};
 
 /// One service in one family, compiled.
@@ -17,36 +19,141 @@ use crate::resolve::{Action, Frontend, Resolved};
 pub struct Fragment {
     pub frontends: Vec<(FrontendKey, Arc<FrontendRules>)>,
     pub shared: Vec<Shared>,
+    /// Ports with affinity, by name.
+    pub sticky: Vec<(Arc<str>, Arc<Sticky>)>,
 }
 
-/// Compiles a service. `loaded` tells what the kernel already holds for a frontend, so that endpoints keep their slots.
-pub fn compile(resolved: Resolved, loaded: impl Fn(&FrontendKey) -> Option<Arc<FrontendRules>>) -> Fragment {
+/// What a compilation asks of the table it is for.
+pub trait Held {
+    /// What the kernel already holds for a frontend, so that endpoints keep their slots.
+    fn rules(&self, key: &FrontendKey) -> Option<Arc<FrontendRules>>;
+
+    /// The number of a service port with affinity: the one it has, or one that no other has.
+    fn sticky_id(&self, name: &str) -> u32;
+}
+
+#[cfg(test)]
+impl Held for () {
+    fn rules(&self, _: &FrontendKey) -> Option<Arc<FrontendRules>> {
+        None
+    }
+
+    fn sticky_id(&self, name: &str) -> u32 {
+        names::number(name, super::program::STICKY_BITS)
+    }
+}
+
+/// Compiles a service.
+pub fn compile(name: &ObjectName, resolved: Resolved, held: &impl Held) -> Fragment {
+    let sticky = sticky_ports(name, &resolved, held);
     let cluster_ips = resolved.cluster_ip.into_iter().map(Shared::ClusterIp);
     let hairpins = resolved.hairpins.into_iter().map(Shared::Hairpin);
     let frontends = resolved.frontends.iter().map(|frontend| {
-        let before = loaded(&frontend.key);
-        let rules = rules(frontend, before.as_deref());
+        let before = held.rules(&frontend.key);
+        let port = sticky.iter().find(|port| port.is_of(frontend));
+        let rules = rules(frontend, port.map(|port| &port.sticky), before.as_deref());
         // Sharing the loaded one makes the later comparison a comparison of pointers.
         let rules = before.filter(|before| **before == rules).unwrap_or_else(|| Arc::new(rules));
         (frontend.key, rules)
     });
-    Fragment { frontends: frontends.collect(), shared: cluster_ips.chain(hairpins).collect() }
+    let frontends = frontends.collect();
+    let sticky = sticky.into_iter().map(|port| (port.name.into(), Arc::new(port.sticky))).collect();
+    Fragment { frontends, shared: cluster_ips.chain(hairpins).collect(), sticky }
 }
 
-fn rules(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {
+struct StickyPort {
+    port_name: Arc<str>,
+    name: String,
+    sticky: Sticky,
+}
+
+impl StickyPort {
+    fn is_of(&self, frontend: &Frontend) -> bool {
+        self.port_name == frontend.port_name && self.sticky.protocol == frontend.key.protocol() && frontend.affinity_seconds.is_some()
+    }
+}
+
+/// The service's ports with affinity that have endpoints.
+fn sticky_ports(service: &ObjectName, resolved: &Resolved, held: &impl Held) -> Vec<StickyPort> {
+    let mut ports: Vec<StickyPort> = Vec::new();
+    for frontend in &resolved.frontends {
+        let Some(seconds) = frontend.affinity_seconds else { continue };
+        if ports.iter().any(|port| port.is_of(frontend)) {
+            continue;
+        }
+        let protocol = frontend.key.protocol();
+        let alike = |other: &&Frontend| other.port_name == frontend.port_name && other.key.protocol() == protocol;
+        let name = names::service_port(service, protocol, &frontend.port_name);
+        let (cluster, local, external) = lists(resolved.frontends.iter().filter(alike));
+        if !cluster.is_empty() || !local.is_empty() {
+            let sticky = Sticky { id: held.sticky_id(&name), protocol, seconds, cluster, local, external };
+            ports.push(StickyPort { port_name: frontend.port_name.clone(), name, sticky });
+        }
+    }
+    ports
+}
+
+/// The lists of one port's frontends: the cluster's, this node's, and what external destinations do.
+fn lists<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> (Box<[SocketAddr]>, Box<[SocketAddr]>, External) {
+    let mut internal: Option<&[SocketAddr]> = None;
+    let (mut cluster, mut local, mut external): (Option<&[SocketAddr]>, &[SocketAddr], External) = (None, &[], External::None);
+    for frontend in frontends {
+        match &frontend.action {
+            Action::Forward { endpoints } => internal = Some(endpoints),
+            Action::ForwardMasked { endpoints } => (cluster, external) = (Some(&endpoints[..]), External::Masked),
+            Action::ForwardLocal { cluster: all, local: here } => (cluster, local, external) = (Some(&all[..]), here, External::Local),
+            Action::Refuse | Action::Drop => {}
+        }
+    }
+    // The cluster IP's list differs from the other one only when its policy is Local.
+    let cluster = cluster.or(internal).unwrap_or_default();
+    let local = internal.filter(|internal| *internal != cluster).unwrap_or(local);
+    (sorted(cluster), sorted(local), external)
+}
+
+fn sorted(list: &[SocketAddr]) -> Box<[SocketAddr]> {
+    let mut list: Vec<SocketAddr> = list.iter().take(MAX_ENDPOINTS).copied().collect();
+    list.sort_unstable();
+    list.dedup();
+    list.into()
+}
+
+fn rules(frontend: &Frontend, port: Option<&Sticky>, before: Option<&FrontendRules>) -> FrontendRules {
     let sources = Cidr::aggregate(frontend.source_ranges.iter().copied());
-    FrontendRules { sources, ..forwarding(frontend, before) }
+    let rules = match port {
+        Some(port) => remembering(frontend, port),
+        None => forwarding(frontend, before),
+    };
+    FrontendRules { sources, ..rules }
+}
+
+fn refused(refusal: Refusal) -> FrontendRules {
+    FrontendRules { refusal: Some(refusal), ..FrontendRules::default() }
+}
+
+/// With affinity: the port's own chains.
+fn remembering(frontend: &Frontend, port: &Sticky) -> FrontendRules {
+    let to = |chain| FrontendRules { dispatch: Some(Dispatch::Sticky(chain, port.id)), ..FrontendRules::default() };
+    match &frontend.action {
+        Action::Forward { endpoints } if sorted(endpoints) == port.cluster => to(StickyChain::Service),
+        Action::Forward { .. } => to(StickyChain::Local),
+        Action::ForwardMasked { .. } => to(StickyChain::External),
+        Action::ForwardLocal { local, .. } => {
+            FrontendRules { refusal: local.is_empty().then_some(Refusal::Drop), ..to(StickyChain::External) }
+        }
+        Action::Refuse => refused(Refusal::Reject),
+        Action::Drop => refused(Refusal::Drop),
+    }
 }
 
 fn forwarding(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRules {
-    let refused = |refusal| FrontendRules { refusal: Some(refusal), ..FrontendRules::default() };
     let before = before.map_or(&[][..], |rules| &rules.slots);
     let forward = |kind: ClassKind, cluster: &[SocketAddr], local: &[SocketAddr]| {
         let mut slots = assign(cluster, before, 0);
         let local = assign(local, before, LOCAL_BASE);
         let class = Class { kind, cluster: slots.len() as u16, local: local.len() as u16 };
         slots.extend(local);
-        FrontendRules { class: Some(class), slots: slots.into(), ..FrontendRules::default() }
+        FrontendRules { dispatch: Some(Dispatch::Class(class)), slots: slots.into(), ..FrontendRules::default() }
     };
     match &frontend.action {
         Action::Forward { endpoints } => forward(ClassKind::Plain, endpoints, &[]),
@@ -130,11 +237,11 @@ mod tests {
     #[test]
     fn local_policy_without_local_endpoints_drops_the_outside_world_only() {
         let action = Action::ForwardLocal { cluster: [address(1), address(2)].into(), local: [].into() };
-        let got = rules(&frontend(action), None);
-        assert_eq!(got.class, Some(Class { kind: ClassKind::Local, cluster: 2, local: 0 }));
+        let got = rules(&frontend(action), None, None);
+        assert_eq!(got.dispatch, Some(Dispatch::Class(Class { kind: ClassKind::Local, cluster: 2, local: 0 })));
         assert_eq!(got.refusal, Some(Refusal::Drop));
         let action = Action::ForwardLocal { cluster: [address(1), address(2)].into(), local: [address(2)].into() };
-        let got = rules(&frontend(action), None);
+        let got = rules(&frontend(action), None, None);
         assert_eq!((got.refusal, got.slots.len(), got.slots[2].index), (None, 3, LOCAL_BASE));
     }
 

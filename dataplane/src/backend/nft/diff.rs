@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::ir::{Bytes, Chain, Data, Op, Structure, Verdict};
-use super::program::{Class, Element, FrontendRules, Program, Shared, frontend_elements, shared_element};
+use super::ir::{Bytes, Chain, Data, Expr, Op, Structure, Verdict};
+use super::program::{Class, Dispatch, Element, FrontendRules, Program, Shared, frontend_elements, shared_element};
 use super::schema::{self, KeyKind, Options, class_chain, class_chain_name, frontend_sets};
+use super::sticky;
 use crate::model::FrontendKey;
 
 /// Element operations of one transaction, about: it must not hold the kernel's lock for long.
@@ -22,6 +23,8 @@ pub struct Scope<'a> {
     /// In order of importance: the first are committed first.
     pub frontends: &'a [FrontendKey],
     pub shared: &'a [Shared],
+    /// Names of service ports with affinity.
+    pub sticky: &'a [Arc<str>],
 }
 
 /// Transactions that turn `have` into `want`, in order. `want` must hold the chains of all its classes.
@@ -29,6 +32,18 @@ pub fn diff(options: &Options, have: &Program, want: &Program, scope: Scope) -> 
     let mut transactions = Vec::new();
     let chains: Vec<Op> = want.chains.difference(&have.chains).flat_map(|(kind, class)| add_chain(options, *kind, *class)).collect();
     transactions.extend(Some(chains).filter(|ops| !ops.is_empty()));
+    if have.service_cidrs != want.service_cidrs {
+        transactions.push(service_cidrs(options, want));
+    }
+    // Chains that elements lead to are made before, and go after.
+    let sticky = |name: &Arc<str>| (have.sticky.get(name), want.sticky.get(name));
+    for name in scope.sticky {
+        if let (before, Some(after)) = sticky(name)
+            && before != Some(after)
+        {
+            transactions.push(sticky::change(options, name, before.map(|s| &**s), Some(&**after)));
+        }
+    }
 
     let mut chunk = Chunk::default();
     for shared in scope.shared.iter().filter(|s| want.shared.contains(s) && !have.shared.contains(s)) {
@@ -45,7 +60,12 @@ pub fn diff(options: &Options, have: &Program, want: &Program, scope: Scope) -> 
     }
     chunk.close(&mut transactions);
 
-    let gone: Vec<Op> = have.chains.difference(&want.chains).flat_map(|(kind, class)| delete_chain(*kind, *class)).collect();
+    for name in scope.sticky {
+        if let (Some(before), None) = sticky(name) {
+            transactions.push(sticky::change(options, name, Some(&**before), None));
+        }
+    }
+    let gone = delete_chains(have.chains.difference(&want.chains).copied());
     transactions.extend(Some(gone).filter(|ops| !ops.is_empty()));
     transactions
 }
@@ -56,7 +76,9 @@ pub fn replace(options: &Options, exists: bool, structure: &Structure, want: &Pr
     let fresh = Program::default();
     let frontends: Vec<FrontendKey> = want.frontends.keys().copied().collect();
     let shared: Vec<Shared> = want.shared.iter().copied().collect();
-    ops.extend(diff(options, &fresh, want, Scope { frontends: &frontends, shared: &shared }).into_iter().flatten());
+    let sticky: Vec<Arc<str>> = want.sticky.keys().cloned().collect();
+    let scope = Scope { frontends: &frontends, shared: &shared, sticky: &sticky };
+    ops.extend(diff(options, &fresh, want, scope).into_iter().flatten());
     ops
 }
 
@@ -87,10 +109,19 @@ fn number_key(number: u32) -> Bytes {
     Bytes::EMPTY.component(&number.to_ne_bytes())
 }
 
-/// The element by which a class is dispatched to its chain.
-pub fn dispatch_element(kind: KeyKind, class: Class) -> Element {
-    let verdict = Verdict::Goto(class_chain_name(kind, class));
-    Element { set: frontend_sets(kind).dispatch, key: number_key(class.encode()), data: Data::Verdict(verdict) }
+fn service_cidrs(options: &Options, want: &Program) -> Vec<Op> {
+    let chain = || schema::SERVICE_CIDRS_CHAIN.to_string();
+    let rule = |cidr| Op::AddRule { chain: chain(), rule: schema::service_cidr_rule(options.family, cidr) };
+    [Op::FlushChain { name: chain() }].into_iter().chain(want.service_cidrs.iter().map(rule)).collect()
+}
+
+/// The element by which a frontend's number leads to a chain.
+pub fn dispatch_element(kind: KeyKind, dispatch: Dispatch, chain: String) -> Element {
+    Element { set: frontend_sets(kind).dispatch, key: number_key(dispatch.encode()), data: Data::Verdict(Verdict::Goto(chain)) }
+}
+
+pub fn class_element(kind: KeyKind, class: Class) -> Element {
+    dispatch_element(kind, Dispatch::Class(class), class_chain_name(kind, class))
 }
 
 fn add_chain(options: &Options, kind: KeyKind, class: Class) -> Vec<Op> {
@@ -98,15 +129,17 @@ fn add_chain(options: &Options, kind: KeyKind, class: Class) -> Vec<Op> {
     let mut ops = vec![Op::AddChain { name: name.clone(), base: None }];
     let rules = class_chain(options, kind, class).rules;
     ops.extend(rules.into_iter().map(|rule| Op::AddRule { chain: name.clone(), rule }));
-    let Element { set, key, data } = dispatch_element(kind, class);
+    let Element { set, key, data } = class_element(kind, class);
     ops.push(Op::AddElement { set, key, data });
     ops
 }
 
-fn delete_chain(kind: KeyKind, class: Class) -> Vec<Op> {
-    let name = class_chain_name(kind, class);
-    let Element { set, key, .. } = dispatch_element(kind, class);
-    vec![Op::DeleteElement { set, key, upto: None }, Op::FlushChain { name: name.clone() }, Op::DeleteChain { name }]
+/// Chains go to each other, so all rules go before the first chain.
+fn delete_chains(chains: impl Iterator<Item = (KeyKind, Class)> + Clone) -> Vec<Op> {
+    let elements = chains.clone().map(|(kind, class)| delete_element(class_element(kind, class)));
+    let names = chains.map(|(kind, class)| class_chain_name(kind, class));
+    let flushes = names.clone().map(|name| Op::FlushChain { name });
+    elements.chain(flushes).chain(names.map(|name| Op::DeleteChain { name })).collect()
 }
 
 fn frontend(chunk: &mut Chunk, key: &FrontendKey, have: Option<&Arc<FrontendRules>>, want: Option<&Arc<FrontendRules>>) {
@@ -199,6 +232,8 @@ impl Image {
                 (held == spec).then_some(())?;
             }
             Op::DeleteSet { name } => {
+                let uses = |expr: &Expr| matches!(expr, Expr::Lookup { set, .. } | Expr::Remember { set, .. } if set == name);
+                (!structure.rules().any(|rule| rule.exprs.iter().any(uses))).then_some(())?;
                 structure.sets.remove(name)?;
             }
             Op::AddChain { name, base } => {
@@ -207,10 +242,20 @@ impl Image {
             Op::DeleteChain { name } => {
                 let goes_there = |data: &Data| matches!(data, Data::Verdict(Verdict::Goto(chain)) if chain == name);
                 (!self.elements.values().any(goes_there)).then_some(())?;
+                let to_it = |expr: &Expr| matches!(expr, Expr::Verdict(Verdict::Goto(to) | Verdict::Jump(to)) if to == name);
+                (!structure.rules().any(|rule| rule.exprs.iter().any(to_it))).then_some(())?;
                 structure.chains.remove(name)?;
             }
             Op::FlushChain { name } => structure.chains.get_mut(name)?.rules.clear(),
-            Op::AddRule { chain, rule } => structure.chains.get_mut(chain)?.rules.push(rule.clone()),
+            Op::AddRule { chain, rule } => {
+                let known = rule.exprs.iter().all(|expr| match expr {
+                    Expr::Lookup { set, .. } | Expr::Remember { set, .. } => structure.sets.contains_key(set),
+                    Expr::Verdict(Verdict::Goto(to) | Verdict::Jump(to)) => structure.chains.contains_key(to),
+                    _ => true,
+                });
+                known.then_some(())?;
+                structure.chains.get_mut(chain)?.rules.push(rule.clone());
+            }
             Op::AddElement { set, key, data } => {
                 structure.sets.get(*set)?;
                 let held = self.elements.entry((set, *key)).or_insert_with(|| data.clone());

@@ -83,7 +83,7 @@ pub fn name(expr: &Expr) -> &str {
         Expr::Bitwise { .. } => "bitwise",
         Expr::Random { .. } => "numgen",
         Expr::Lookup { .. } => "lookup",
-        Expr::Verdict(_) | Expr::Zero { .. } => "immediate",
+        Expr::Verdict(_) | Expr::Immediate { .. } => "immediate",
         Expr::DestinationNat { .. } => "nat",
         Expr::Masquerade => "masq",
         Expr::Reject => "reject",
@@ -138,9 +138,9 @@ fn body(w: &mut Writer, expr: &Expr, family: Family) {
             w.put_u32(1, VERDICT_REGISTER);
             w.nested(2, |w| write_verdict(w, verdict));
         }
-        Expr::Zero { to } => {
+        Expr::Immediate { to, value } => {
             w.put_u32(1, register(*to));
-            data(w, 2, &[0; 4]);
+            data(w, 2, value);
         }
         Expr::DestinationNat { address, port } => {
             let family = u32::from(family.number());
@@ -252,7 +252,7 @@ fn known(name: &str, body: Attrs) -> Option<Expr> {
             },
         },
         "immediate" if number(1)? == VERDICT_REGISTER => Expr::Verdict(parse_verdict(body.find(2)?.attrs().find(DATA_VERDICT)?)?),
-        "immediate" if bytes(2)? == [0; 4] => Expr::Zero { to: register(1)? },
+        "immediate" => Expr::Immediate { to: register(1)?, value: bytes(2)? },
         "nat" if number(1)? == NAT_DESTINATION => Expr::DestinationNat { address: register(3)?, port: register(5)? },
         "masq" if number(1)? == FULLY_RANDOM => Expr::Masquerade,
         "reject" if number(1)? == ICMP_UNREACHABLE => Expr::Reject,

@@ -167,9 +167,10 @@ pub enum Expr {
         mask: Vec<u8>,
         xor: Vec<u8>,
     },
-    /// Four bytes of zeros.
-    Zero {
+    /// A constant.
+    Immediate {
         to: Register,
+        value: Vec<u8>,
     },
     /// A random number in `offset .. offset + modulus`.
     Random {
@@ -284,6 +285,16 @@ pub enum Data {
     Upto(Bytes),
 }
 
+impl Data {
+    /// The chain of a verdict that goes to one.
+    pub fn chain(&self) -> Option<&str> {
+        match self {
+            Data::Verdict(Verdict::Goto(chain)) => Some(chain),
+            _ => None,
+        }
+    }
+}
+
 /// One change of the kernel's rules. Element operations are nearly all there ever is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -335,4 +346,10 @@ impl Op {
 pub struct Structure {
     pub chains: BTreeMap<String, Chain>,
     pub sets: BTreeMap<String, SetSpec>,
+}
+
+impl Structure {
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.chains.values().flat_map(|chain| &chain.rules)
+    }
 }

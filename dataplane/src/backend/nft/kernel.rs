@@ -12,7 +12,9 @@ use crate::netlink::socket::{NLM_F_DUMP, NLM_F_REQUEST, NetfilterSocket, SocketE
 use super::ir::{Bytes, Op};
 use super::render::{self, Carried, Target, render};
 use super::schema::Options;
+use super::sticky::is_affinity_set;
 use super::table::Loaded;
+use super::watch::Watch;
 use super::{exprs, read, schema};
 
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,15 @@ impl Kernel {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open(table: &str) -> Result<Kernel, KernelError> {
         Ok(Kernel { socket: NetfilterSocket::open()?, table: table.into() })
+    }
+
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Tells of commits by others. To be opened in the network namespace of this socket.
+    pub fn watch(&self) -> std::io::Result<Watch> {
+        Watch::open(self.socket.port()?)
     }
 
     /// A number that every commit of anybody changes.
@@ -71,6 +82,8 @@ impl Kernel {
         for set in sets {
             match schema::set_name(&set) {
                 Some(known) => self.dump(family, render::GET_ELEMENT, Some(known), &mut found)?,
+                // The kernel fills these itself.
+                None if is_affinity_set(&set) => {}
                 None => found.foreign = true,
             }
         }

@@ -8,15 +8,18 @@ pub mod diff;
 pub mod exprs;
 pub mod ir;
 pub mod kernel;
+pub mod names;
 pub mod plane;
 pub mod program;
 pub mod read;
 pub mod render;
 pub mod schema;
+pub mod sticky;
 pub mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+pub mod watch;
 
 use super::BackendError;
 use crate::model::Family;

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of reading, making and changing. Decides nothing about rules. Tests: the namespace tests.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::compile::compile;
@@ -9,13 +10,16 @@ use super::ir::Op;
 use super::kernel::{Kernel, KernelError};
 use super::table::{Loaded, Table};
 use super::view;
+use super::watch::Watch;
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
-use crate::model::{Family, ObjectName};
+use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::ServiceSnapshot;
 
 /// When others change nftables all the time, our table is read as a whole no more often than this.
 const DEEP_AUDIT: Duration = Duration::from_secs(30);
+/// Between two repairs of what others changed.
+const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct NftPlane {
@@ -27,6 +31,15 @@ pub struct NftPlane {
     handle: Option<u64>,
     generation: u32,
     last_read: Option<Instant>,
+    /// Tells of others' commits; without it the generation does, later.
+    watch: Option<Watch>,
+    last_repair: Option<Instant>,
+    /// Somebody changed our table, too soon after the last time.
+    suspect: bool,
+    /// The beginning of our clock.
+    began: Instant,
+    /// When to look for chains that nobody needs.
+    tidy_at: Option<Instant>,
 }
 
 impl NftPlane {
@@ -34,7 +47,38 @@ impl NftPlane {
         let mut kernel = Kernel::open(table)?;
         let generation = kernel.generation()?;
         kernel.table_handle(options.family)?;
-        Ok(NftPlane { table: Table::new(options), kernel, to_make: None, handle: None, generation, last_read: None })
+        let watch = kernel.watch().inspect_err(|error| tracing::warn!(%error, "changes of our rules by others are found late"));
+        Ok(NftPlane {
+            watch: watch.ok(),
+            last_repair: None,
+            suspect: false,
+            table: Table::new(options),
+            kernel,
+            to_make: None,
+            handle: None,
+            generation,
+            last_read: None,
+            began: Instant::now(),
+            tidy_at: None,
+        })
+    }
+
+    /// Where no news come: by the number of commits.
+    fn audit_generation(&mut self, now: Instant) -> Result<bool, BackendError> {
+        let generation = self.kernel.generation()?;
+        if generation == self.generation {
+            return Ok(false);
+        }
+        if self.kernel.table_handle(self.family())? != self.handle {
+            return Ok(true);
+        }
+        // A change within a table that is still there is found by reading it.
+        let deep = self.last_read.is_none_or(|at| now.duration_since(at) >= DEEP_AUDIT);
+        if deep {
+            self.generation = generation;
+            self.last_read = None;
+        }
+        Ok(deep)
     }
 
     fn make(&mut self, loaded: &Loaded, written: &mut Written) -> Result<(), KernelError> {
@@ -72,6 +116,12 @@ impl Plane for NftPlane {
 
     fn read(&mut self) -> Result<Found, BackendError> {
         self.forget();
+        // What was told so far is about what is read now.
+        let family = self.family();
+        self.watch.iter_mut().for_each(|watch| {
+            watch.heard_of(family, self.kernel.table());
+        });
+        self.suspect = false;
         let loaded = self.kernel.read(self.table.options())?;
         self.handle = self.kernel.table_handle(self.family())?;
         Ok(match loaded {
@@ -88,13 +138,17 @@ impl Plane for NftPlane {
     }
 
     fn set(&mut self, name: &ObjectName, resolved: Resolved) {
-        let fragment = compile(resolved, |key| self.table.loaded(key));
+        let fragment = compile(name, resolved, &self.table);
         self.table.set(name, fragment);
     }
 
     fn set_node_addresses(&mut self, addresses: NodeAddresses) {
         let everywhere = self.table.options().node_ports_everywhere;
         self.table.set_node_port_ips(if everywhere { Vec::new() } else { addresses.node_ports });
+    }
+
+    fn set_service_cidrs(&mut self, cidrs: &[Cidr]) {
+        self.table.set_service_cidrs(cidrs);
     }
 
     fn is_touched(&self) -> bool {
@@ -106,6 +160,8 @@ impl Plane for NftPlane {
         if let Some(loaded) = self.to_make.take() {
             self.make(&loaded, &mut written)?;
         }
+        let next = self.table.retire_chains(now.duration_since(self.began).as_secs());
+        self.tidy_at = next.map(|second| self.began + Duration::from_secs(second));
         for transaction in self.table.plan() {
             self.commit(&transaction, &mut written)?;
         }
@@ -115,20 +171,25 @@ impl Plane for NftPlane {
     }
 
     fn audit(&mut self, now: Instant) -> Result<bool, BackendError> {
-        let generation = self.kernel.generation()?;
-        if generation == self.generation {
+        let family = self.family();
+        let Some(watch) = &mut self.watch else { return self.audit_generation(now) };
+        self.suspect |= watch.heard_of(family, self.kernel.table());
+        // Somebody who changes it all the time must not make us read it all the time.
+        let soon = self.last_repair.is_some_and(|at| now.duration_since(at) < REPAIR_PAUSE);
+        if !self.suspect || soon {
             return Ok(false);
         }
-        if self.kernel.table_handle(self.family())? != self.handle {
-            return Ok(true);
-        }
-        // A change within a table that is still there is found by reading it.
-        let deep = self.last_read.is_none_or(|at| now.duration_since(at) >= DEEP_AUDIT);
-        if deep {
-            self.generation = generation;
-            self.last_read = None;
-        }
-        Ok(deep)
+        self.last_repair = Some(now);
+        Ok(true)
+    }
+
+    fn alarm(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(Watch::descriptor)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let look = self.last_repair.filter(|_| self.suspect).map(|at| at + REPAIR_PAUSE);
+        self.tidy_at.into_iter().chain(look).min()
     }
 
     fn frontends(&self) -> usize {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::ir::{Bytes, Data};
 use super::schema::{self, KeyKind};
+use super::sticky::Sticky;
 use crate::model::address::{from_octets, octets};
 use crate::model::{Cidr, Family, FrontendKey, Protocol};
 
@@ -57,6 +58,59 @@ impl Class {
     }
 }
 
+/// The chains of a service port with affinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StickyChain {
+    /// Balanced over the cluster list.
+    Service,
+    /// Balanced over this node's endpoints.
+    Local,
+    /// What external destinations do.
+    External,
+}
+
+/// Where a frontend's connections are sent on: a number in its map, and a chain in the dispatch map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dispatch {
+    Class(Class),
+    /// A service port's own chain; the number is the port's, below [`STICKY_IDS`].
+    Sticky(StickyChain, u32),
+}
+
+/// Service ports with affinity have numbers below this.
+pub const STICKY_BITS: u32 = 28;
+pub const STICKY_IDS: u32 = 1 << STICKY_BITS;
+
+impl Dispatch {
+    pub fn encode(self) -> u32 {
+        match self {
+            Dispatch::Class(class) => class.encode(),
+            Dispatch::Sticky(chain, id) => 3 << 30 | (chain as u32) << STICKY_BITS | id & (STICKY_IDS - 1),
+        }
+    }
+
+    pub fn decode(number: u32) -> Option<Dispatch> {
+        if number >> 30 != 3 {
+            return Class::decode(number).map(Dispatch::Class);
+        }
+        let chains = [StickyChain::Service, StickyChain::Local, StickyChain::External];
+        let chain = chains.into_iter().nth((number >> STICKY_BITS & 3) as usize)?;
+        Some(Dispatch::Sticky(chain, number & (STICKY_IDS - 1)))
+    }
+
+    /// Of a dispatch map's key.
+    pub fn of_key(key: &Bytes) -> Option<Dispatch> {
+        Dispatch::decode(u32::from_ne_bytes(key.as_slice().try_into().ok()?))
+    }
+
+    pub fn class(self) -> Option<Class> {
+        match self {
+            Dispatch::Class(class) => Some(class),
+            Dispatch::Sticky(..) => None,
+        }
+    }
+}
+
 /// Why a frontend's new connections go nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
@@ -87,7 +141,7 @@ pub struct Slot {
 /// All that the kernel holds for one frontend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FrontendRules {
-    pub class: Option<Class>,
+    pub dispatch: Option<Dispatch>,
     pub refusal: Option<Refusal>,
     /// Sources that may come here; empty means all. None contains another.
     pub sources: Box<[Cidr]>,
@@ -97,7 +151,7 @@ pub struct FrontendRules {
 
 impl FrontendRules {
     pub fn is_empty(&self) -> bool {
-        self.class.is_none() && self.refusal.is_none() && self.slots.is_empty() && self.sources.is_empty()
+        self.dispatch.is_none() && self.refusal.is_none() && self.slots.is_empty() && self.sources.is_empty()
     }
 }
 
@@ -118,6 +172,10 @@ pub struct Program {
     pub shared: HashSet<Shared>,
     /// Dispatch chains that are loaded, with their entry in the dispatch map.
     pub chains: BTreeSet<(KeyKind, Class)>,
+    /// Service ports with affinity, by name.
+    pub sticky: HashMap<Arc<str>, Arc<Sticky>>,
+    /// Packets to addresses in these that no service has are dropped.
+    pub service_cidrs: Box<[Cidr]>,
 }
 
 /// A set element.
@@ -149,8 +207,8 @@ pub fn frontend_elements(key: &FrontendKey, rules: &FrontendRules) -> Vec<Elemen
     if let Some(refusal) = rules.refusal {
         elements.push(Element { set: sets.refused, key: bytes, data: number(refusal.encode()) });
     }
-    if let Some(class) = rules.class {
-        elements.push(Element { set: sets.frontends, key: bytes, data: number(class.encode()) });
+    if let Some(dispatch) = rules.dispatch {
+        elements.push(Element { set: sets.frontends, key: bytes, data: number(dispatch.encode()) });
     }
     elements.extend(rules.slots.iter().map(|slot| Element {
         set: sets.endpoints,
@@ -254,7 +312,7 @@ impl Reader {
         let value = u32::from_ne_bytes(data.as_slice().try_into().ok()?);
         let rules = self.frontends.entry(frontend).or_default();
         if set == sets.frontends {
-            rules.class = Some(Class::decode(value)?);
+            rules.dispatch = Some(Dispatch::decode(value)?);
         } else {
             rules.refusal = Some(Refusal::decode(value)?);
         }
@@ -288,6 +346,6 @@ impl Reader {
             self.frontends.entry(key).or_default().slots = slots.into();
         }
         let frontends = self.frontends.into_iter().map(|(key, rules)| (key, Arc::new(rules))).collect();
-        Some(Program { frontends, shared: self.shared, chains })
+        Some(Program { frontends, shared: self.shared, chains, ..Program::default() })
     }
 }

@@ -4,13 +4,16 @@
 //! replaced as a whole. Tests: `tests`, and the namespace tests.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::diff::dispatch_element;
+use super::diff::class_element;
 use super::ir::{Chain, Data, Op, Structure, Verdict};
-use super::program::{Class, Element, Reader};
+use super::program::{Dispatch, Element, FrontendRules, Program, Reader};
 use super::schema::{self, KeyKind, Options, class_chain, class_chain_name, class_needs, frontend_sets};
+use super::sticky;
 use super::table::Loaded;
+use crate::model::Cidr;
 
 /// Judges a table by the operations that would make it.
 pub fn read(options: &Options, ops: Vec<Op>) -> Loaded {
@@ -24,6 +27,7 @@ fn ours(options: &Options, ops: Vec<Op>) -> Option<Loaded> {
     let mut structure = Structure::default();
     let mut reader = Reader::new(options.family);
     let mut chains = BTreeSet::new();
+    let mut sticky: BTreeMap<u32, Vec<Element>> = BTreeMap::new();
     let mut refusals = 0;
     for op in ops {
         match op {
@@ -38,7 +42,13 @@ fn ours(options: &Options, ops: Vec<Op>) -> Option<Loaded> {
             Op::AddElement { set, key, data } => {
                 let element = Element { set, key, data };
                 if let Some(kind) = KeyKind::ALL.into_iter().find(|kind| frontend_sets(*kind).dispatch == set) {
-                    chains.insert(dispatched(kind, &element)?);
+                    match Dispatch::of_key(&element.key)? {
+                        Dispatch::Class(class) => {
+                            (class_element(kind, class) == element).then_some(())?;
+                            chains.insert((kind, class));
+                        }
+                        Dispatch::Sticky(_, id) => sticky.entry(id).or_default().push(element),
+                    }
                 } else if set == schema::REFUSAL_VERDICTS {
                     refusals += 1;
                     refusal(&element)?;
@@ -54,14 +64,23 @@ fn ours(options: &Options, ops: Vec<Op>) -> Option<Loaded> {
         let chain = structure.chains.remove(&class_chain_name(*kind, *class))?;
         (chain == class_chain(options, *kind, *class)).then_some(())?;
     }
+    let mut ports = HashMap::new();
+    for elements in sticky.values() {
+        let (name, port) = sticky::read(options, &mut structure, elements)?;
+        ports.insert(Arc::from(name), Arc::new(port));
+    }
+    let rules = std::mem::take(&mut structure.chains.get_mut(schema::SERVICE_CIDRS_CHAIN)?.rules);
+    let service_cidrs: Option<Box<[Cidr]>> = rules.iter().map(|rule| schema::read_service_cidr(options.family, rule)).collect();
     let as_written = structure == schema::structure(options) && refusals == schema::refusal_verdicts().len();
     as_written.then_some(())?;
-    reader.finish(chains).map(Loaded::Ours)
-}
-
-fn dispatched(kind: KeyKind, element: &Element) -> Option<(KeyKind, Class)> {
-    let class = Class::decode(u32::from_ne_bytes(element.key.as_slice().try_into().ok()?))?;
-    (dispatch_element(kind, class) == *element).then_some((kind, class))
+    let program = Program { sticky: ports, service_cidrs: service_cidrs?, ..reader.finish(chains)? };
+    // A number without chain would let packets go untranslated.
+    let leads = |rules: &Arc<FrontendRules>| match rules.dispatch {
+        Some(Dispatch::Sticky(_, id)) => program.sticky.values().any(|port| port.id == id),
+        _ => true,
+    };
+    program.frontends.values().all(leads).then_some(())?;
+    Some(Loaded::Ours(program))
 }
 
 fn refusal(element: &Element) -> Option<()> {

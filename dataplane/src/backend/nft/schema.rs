@@ -11,6 +11,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::ir::{
     Base, Chain, ChainKind, Comparison, CtKey, Expr, Found, Header, Hook, MetaKey, Register, Rule, SET_CONCATENATED, SET_INTERVAL, SET_MAP,
@@ -18,7 +19,7 @@ use super::ir::{
 };
 use super::program::{Class, ClassKind, LOCAL_BASE, Refusal};
 use crate::config::DetectLocal;
-use crate::model::{Cidr, Family, FrontendKey};
+use crate::model::{Cidr, Family, FrontendKey, Protocol};
 
 pub const TABLE_COMMENT: &str = "rules for kube-proxy";
 
@@ -30,6 +31,8 @@ pub const GUARDED_IPS: &str = "guarded-ips";
 pub const SOURCE_RANGES: &str = "source-ranges";
 pub const REFUSAL_VERDICTS: &str = "refusal-verdicts";
 const REJECT_CHAIN: &str = "reject-chain";
+/// The ranges that cluster IPs are allocated from; the only chain whose rules come and go.
+pub const SERVICE_CIDRS_CHAIN: &str = "service-cidrs-check";
 
 /// A frontend is found by its address, or by its number on any of the node's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,9 +119,13 @@ fn concatenated(types: &[u32]) -> u32 {
     types.iter().fold(0, |all, one| all << 6 | one)
 }
 
+/// Type and length of an address.
+pub fn address_type(family: Family) -> (u32, u32) {
+    (if family == Family::V4 { TYPE_IPV4 } else { TYPE_IPV6 }, family.address_len() as u32)
+}
+
 fn sets(family: Family) -> BTreeMap<String, SetSpec> {
-    let address_type = if family == Family::V4 { TYPE_IPV4 } else { TYPE_IPV6 };
-    let len = family.address_len() as u32;
+    let (address_type, len) = address_type(family);
     let addresses = SetSpec { key_type: address_type, key_len: len, ..SetSpec::default() };
     let pairs = SetSpec { key_type: concatenated(&[address_type; 2]), key_len: 2 * len, ..SetSpec::default() };
     let verdicts = SetSpec {
@@ -308,11 +315,11 @@ fn set_mark(mask: u32, xor: u32) -> Vec<Expr> {
     ]
 }
 
-fn mark_for_masquerade(options: &Options) -> Vec<Expr> {
+pub fn mark_for_masquerade(options: &Options) -> Vec<Expr> {
     set_mark(!options.masquerade_mark, options.masquerade_mark)
 }
 
-fn member(set: &str) -> Expr {
+pub fn member(set: &str) -> Expr {
     Expr::Lookup { set: set.into(), key: 0, found: Found::Member }
 }
 
@@ -320,7 +327,7 @@ fn jump(chain: &str) -> Expr {
     Expr::Verdict(Verdict::Jump(chain.into()))
 }
 
-fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Rule {
+pub fn rule(parts: impl IntoIterator<Item = Vec<Expr>>) -> Rule {
     Rule { exprs: parts.into_iter().flatten().collect(), comment: None }
 }
 
@@ -391,7 +398,8 @@ fn static_chains(options: &Options) -> BTreeMap<String, Chain> {
         named("masquerading", plain(masquerade_rules(options))),
         refused(services, vec![refusal_rule(options, KeyKind::Vip)]),
         refused("nodeport-endpoints-check", vec![refusal_rule(options, KeyKind::NodePort)]),
-        refused(clusters, vec![cluster_ip_rule(options)]),
+        refused(clusters, vec![cluster_ip_rule(options), to(SERVICE_CIDRS_CHAIN)]),
+        refused(SERVICE_CIDRS_CHAIN, Vec::new()),
         refused(REJECT_CHAIN, vec![rule([vec![Expr::Reject]])]),
     ])
 }
@@ -452,13 +460,26 @@ fn verdict_of_number(set: &str) -> Vec<Expr> {
     ]
 }
 
-fn forget_number() -> Rule {
-    rule([vec![Expr::Zero { to: 0 }, Expr::SetMeta { key: MetaKey::Priority, from: 0 }]])
+pub fn forget_number() -> Rule {
+    rule([vec![Expr::Immediate { to: 0, value: vec![0; 4] }, Expr::SetMeta { key: MetaKey::Priority, from: 0 }]])
 }
 
 fn cluster_ip_rule(options: &Options) -> Rule {
     let exprs = vec![address(options.family, Side::Destination, 0), member(CLUSTER_IPS), Expr::Reject];
     with_comment("Reject traffic to invalid ports of ClusterIPs", rule([exprs]))
+}
+
+pub fn service_cidr_rule(family: Family, cidr: &Cidr) -> Rule {
+    let exprs = in_cidr(family, Side::Destination, cidr, Comparison::Equal);
+    with_comment("Drop traffic to unallocated ClusterIPs", rule([exprs, vec![Expr::Verdict(Verdict::Drop)]]))
+}
+
+/// The reverse of [`service_cidr_rule`].
+pub fn read_service_cidr(family: Family, rule: &Rule) -> Option<Cidr> {
+    let [_, Expr::Bitwise { mask, .. }, Expr::Compare { with, .. }, _] = &rule.exprs[..] else { return None };
+    let prefix = mask.iter().map(|byte| byte.count_ones() as u8).sum();
+    let cidr = Cidr::new(crate::model::address::from_octets(with)?, prefix)?;
+    (service_cidr_rule(family, &cidr) == *rule).then_some(cidr)
 }
 
 /// Source ranges bind before translation, which would hide the destination.
@@ -520,18 +541,46 @@ pub fn class_chain(options: &Options, kind: KeyKind, class: Class) -> Chain {
         }
         ClassKind::Local => {
             let everywhere = || vec![Expr::Verdict(Verdict::Goto(class_chain_name(kind, Class::plain(class.cluster))))];
-            let pods = from_pod(options).into_iter();
-            rules.extend(pods.map(|pod| with_comment("short-circuit pod traffic", rule([pod, everywhere()]))));
-            let node = is_local(Side::Source);
-            let masked = rule([node.clone(), mark_for_masquerade(options)]);
-            rules.push(with_comment("masquerade local traffic", masked));
-            rules.push(with_comment("short-circuit local traffic", rule([node, everywhere()])));
+            rules.extend(short_circuits(options, everywhere));
             if class.local > 0 {
                 rules.extend(balanced(class.local, LOCAL_BASE));
             }
         }
     }
     plain(rules)
+}
+
+/// externalTrafficPolicy Local: pods and this node use all endpoints, the node's packets masked.
+pub fn short_circuits(options: &Options, everywhere: impl Fn() -> Vec<Expr>) -> Vec<Rule> {
+    let pods = from_pod(options).into_iter();
+    let mut rules: Vec<Rule> = pods.map(|pod| with_comment("short-circuit pod traffic", rule([pod, everywhere()]))).collect();
+    let node = is_local(Side::Source);
+    let masked = rule([node.clone(), mark_for_masquerade(options)]);
+    rules.push(with_comment("masquerade local traffic", masked));
+    rules.push(with_comment("short-circuit local traffic", rule([node, everywhere()])));
+    rules
+}
+
+/// Loads the packet's source into register 0.
+pub fn source_address(family: Family) -> Expr {
+    address(family, Side::Source, 0)
+}
+
+/// True once in so many times.
+pub fn one_of(count: u32) -> Vec<Expr> {
+    vec![Expr::Random { modulus: count, offset: 0, to: 0 }, compare(Comparison::Equal, &[0; 4])]
+}
+
+/// Sends packets of a protocol to one address.
+pub fn translate_to(options: &Options, protocol: Protocol, to: SocketAddr) -> Rule {
+    let port = address_registers(options.family);
+    let of_protocol = vec![Expr::Meta { key: MetaKey::L4Protocol, to: 0 }, compare(Comparison::Equal, &[protocol.number()])];
+    let target = vec![
+        Expr::Immediate { to: 0, value: crate::model::address::octets(to.ip()) },
+        Expr::Immediate { to: port, value: to.port().to_be_bytes().to_vec() },
+        Expr::DestinationNat { address: 0, port },
+    ];
+    rule([of_protocol, target])
 }
 
 fn slot_rule(family: Family, kind: KeyKind, modulus: u32, offset: u32) -> Rule {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::compile::{Fragment, compile};
+use super::compile::{Fragment, Held, compile};
 use super::diff::{Image, Scope, diff};
 use super::ir::Op;
-use super::program::{Program, Shared};
+use super::names;
+use super::program::{Dispatch, FrontendRules, Program, STICKY_BITS, Shared};
 use super::read::read;
 use super::schema::{KeyKind, Options, class_needs};
 use super::table::{Loaded, Table};
 use crate::config::DetectLocal;
-use crate::model::{Family, FrontendKey, ObjectName, Protocol};
+use crate::model::{Cidr, Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::{Action, Frontend, FrontendKind, Resolved};
 
 fn options() -> Options {
@@ -54,8 +55,9 @@ fn key() -> impl Strategy<Value = FrontendKey> {
 
 fn resolved() -> impl Strategy<Value = Resolved> {
     let frontends = proptest::collection::hash_map(key(), action(), 0..4);
-    (frontends, proptest::collection::hash_set(0u8..5, 0..3)).prop_map(|(frontends, pods)| Resolved {
-        frontends: frontends.into_iter().map(|(key, action)| frontend(key, action)).collect(),
+    let affinity = prop_oneof![2 => Just(None), 1 => (10u32..12).prop_map(Some)];
+    (frontends, proptest::collection::hash_set(0u8..5, 0..3), affinity).prop_map(|(frontends, pods, affinity)| Resolved {
+        frontends: frontends.into_iter().map(|(key, action)| Frontend { affinity_seconds: affinity, ..frontend(key, action) }).collect(),
         cluster_ip: None,
         hairpins: pods.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect(),
         ..Resolved::default()
@@ -66,23 +68,48 @@ fn frontend(key: FrontendKey, action: Action) -> Frontend {
     Frontend { key, kind: FrontendKind::ExternalIp, port_name: "".into(), action, affinity_seconds: None, source_ranges: [].into() }
 }
 
+fn web() -> ObjectName {
+    ObjectName::new("ns", "web")
+}
+
+/// A program that is held.
+struct Kept<'a>(&'a Program);
+
+impl Held for Kept<'_> {
+    fn rules(&self, key: &FrontendKey) -> Option<Arc<FrontendRules>> {
+        self.0.frontends.get(key).cloned()
+    }
+
+    fn sticky_id(&self, name: &str) -> u32 {
+        names::number(name, STICKY_BITS)
+    }
+}
+
 /// The program of some frontends, compiled from nothing.
 fn program(resolved: Resolved) -> Program {
-    let fragment = compile(resolved, |_| None);
+    let fragment = compile(&web(), resolved, &());
     let mut chains = BTreeSet::new();
     for (key, rules) in &fragment.frontends {
         let kind = KeyKind::of(key);
-        let classes = rules.class.into_iter().flat_map(|class| [Some(class), class_needs(class)]);
+        let classes = rules.dispatch.and_then(Dispatch::class).into_iter().flat_map(|class| [Some(class), class_needs(class)]);
         chains.extend(classes.flatten().map(|class| (kind, class)));
     }
-    Program { frontends: fragment.frontends.into_iter().collect(), shared: fragment.shared.into_iter().collect(), chains }
+    Program {
+        frontends: fragment.frontends.into_iter().collect(),
+        shared: fragment.shared.into_iter().collect(),
+        sticky: fragment.sticky.into_iter().collect(),
+        chains,
+        service_cidrs: [].into(),
+    }
 }
 
 fn whole_diff(have: &Program, want: &Program) -> Vec<Vec<Op>> {
     let frontends: BTreeSet<FrontendKey> = have.frontends.keys().chain(want.frontends.keys()).copied().collect();
     let shared: BTreeSet<Shared> = have.shared.iter().chain(&want.shared).copied().collect();
     let (frontends, shared): (Vec<_>, Vec<_>) = (frontends.into_iter().collect(), shared.into_iter().collect());
-    diff(&options(), have, want, Scope { frontends: &frontends, shared: &shared })
+    let sticky: BTreeSet<Arc<str>> = have.sticky.keys().chain(want.sticky.keys()).cloned().collect();
+    let sticky: Vec<_> = sticky.into_iter().collect();
+    diff(&options(), have, want, Scope { frontends: &frontends, shared: &shared, sticky: &sticky })
 }
 
 /// What reading the kernel would find.
@@ -127,7 +154,7 @@ proptest! {
         let after = (before | 1 << came) & !(1 << went);
         prop_assume!(after != 0);
         let have = program(of(before));
-        let fragment = compile(of(after), |key| have.frontends.get(key).cloned());
+        let fragment = compile(&web(), of(after), &Kept(&have));
         let mut want = have.clone();
         want.frontends = fragment.frontends.into_iter().collect();
         let ops: usize = whole_diff(&have, &want).iter().map(Vec::len).sum();
@@ -139,15 +166,19 @@ proptest! {
     /// Any history of changes, commits, failures and restarts ends with the kernel holding what is desired.
     #[test]
     fn the_table_converges_whatever_happens(steps in proptest::collection::vec(
-        (0u8..4, proptest::option::weighted(0.8, resolved()), 0u8..8), 1..25))
+        (0u8..4, proptest::option::weighted(0.8, resolved()), 0u8..9), 1..25))
     {
         let mut table = Table::new(options());
         let mut image = Image::default();
         let mut desired: HashMap<ObjectName, Resolved> = HashMap::new();
         for (service, resolved, event) in steps {
             let name = ObjectName::new("ns", &format!("svc{service}"));
-            let resolved = resolved.unwrap_or_default();
-            let fragment = compile(resolved.clone(), |key| table.loaded(key));
+            let mut resolved = resolved.unwrap_or_default();
+            // No two services have the same frontend: that was settled before.
+            let taken: Vec<FrontendKey> = desired.iter().filter(|(other, _)| **other != name)
+                .flat_map(|(_, other): (_, &Resolved)| other.frontends.iter().map(|f| f.key)).collect();
+            resolved.frontends.retain(|frontend| !taken.contains(&frontend.key));
+            let fragment = compile(&name, resolved.clone(), &table);
             table.set(&name, fragment);
             desired.insert(name, resolved);
             match event {
@@ -155,6 +186,8 @@ proptest! {
                 1 => { image = Image::default(); table.forget(); }
                 3 => { image.structure.chains.clear(); table.forget(); }
                 2 => continue,
+                4 => table.set_service_cidrs(&[Cidr::parse("10.96.0.0/16").unwrap()]),
+                5 => table.set_service_cidrs(&[Cidr::parse("10.96.0.0/12").unwrap(), Cidr::parse("172.16.0.0/16").unwrap()]),
                 _ => {}
             }
             sync(&mut table, &mut image, &desired);
@@ -162,18 +195,50 @@ proptest! {
         }
         sync(&mut table, &mut image, &desired);
         prop_assert!(table.plan().is_empty());
-        // Every claimed frontend is served by the first service by name that claims it.
+        // Every frontend is served as if it had been compiled from nothing.
         for (name, resolved) in &desired {
             for claimed in &resolved.frontends {
-                let first = desired.iter().filter(|(_, r)| r.frontends.iter().any(|f| f.key == claimed.key))
-                    .map(|(name, _)| name).min().unwrap();
-                if first == name {
-                    let held = &table.want().frontends[&claimed.key];
-                    let fresh = compile(Resolved { frontends: vec![claimed.clone()], ..Resolved::default() }, |_| None);
-                    prop_assert_eq!(held.class, fresh.frontends[0].1.class);
-                }
+                let held = &table.want().frontends[&claimed.key];
+                let fresh = compile(name, Resolved { frontends: vec![claimed.clone()], ..Resolved::default() }, &());
+                let class = |rules: &FrontendRules| rules.dispatch.and_then(Dispatch::class);
+                prop_assert_eq!(class(held), class(&fresh.frontends[0].1));
             }
         }
+        // Chains that nobody needs go after a while, and not before.
+        let chains = table.want().chains.clone();
+        let at = table.retire_chains(1000);
+        prop_assert_eq!(&table.want().chains, &chains);
+        if let Some(at) = at {
+            table.retire_chains(at);
+            table.plan().iter().for_each(|transaction| image.apply(transaction).unwrap());
+            table.committed();
+        }
+        let used = |frontend: &(&FrontendKey, &Arc<FrontendRules>)| frontend.1.dispatch.and_then(Dispatch::class)
+            .map(|class| (KeyKind::of(frontend.0), class));
+        let needed: BTreeSet<_> = table.want().frontends.iter().filter_map(|f| used(&f))
+            .flat_map(|(kind, class)| [Some((kind, class)), class_needs(class).map(|needed| (kind, needed))]).flatten().collect();
+        prop_assert_eq!(&table.want().chains, &needed);
+        prop_assert_eq!(&image, &Image::of(&options(), table.want()));
+    }
+}
+
+#[test]
+fn a_frontend_can_go_from_one_service_to_another_in_either_order() {
+    let vip = FrontendKey::Vip { ip: IpAddr::from([10, 96, 0, 1]), protocol: Protocol::Tcp, port: 80 };
+    let with = || Resolved { frontends: vec![frontend(vip, Action::Refuse)], ..Resolved::default() };
+    let (a, b) = (ObjectName::new("ns", "a"), ObjectName::new("ns", "b"));
+    for order in [[&a, &b], [&b, &a]] {
+        let mut table = Table::new(options());
+        table.set(&a, compile(&a, with(), &table));
+        for _ in 0..2 {
+            for name in order {
+                let resolved = if *name == b { with() } else { Resolved::default() };
+                table.set(name, compile(name, resolved, &table));
+            }
+            assert!(table.want().frontends.contains_key(&vip), "{order:?}");
+        }
+        table.set(&b, Fragment::default());
+        assert!(table.want().frontends.is_empty());
     }
 }
 
@@ -183,7 +248,7 @@ fn sync(table: &mut Table, image: &mut Image, desired: &HashMap<ObjectName, Reso
             Loaded::Ours(program) => {
                 table.adopt(program);
                 for (name, resolved) in desired {
-                    let fragment: Fragment = compile(resolved.clone(), |key| table.loaded(key));
+                    let fragment: Fragment = compile(name, resolved.clone(), table);
                     table.set(name, fragment);
                 }
             }

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::program::{Class, ClassKind, FrontendRules, LOCAL_BASE, Refusal, Slot};
+use super::program::{ClassKind, Dispatch, FrontendRules, LOCAL_BASE, Refusal, Slot, StickyChain};
+use super::sticky::{External, Sticky};
 use super::table::Table;
 use crate::model::FrontendKey;
 use crate::snapshot::{FrontendSnapshot, ServiceSnapshot};
@@ -29,19 +30,35 @@ fn frontend(table: &Table, key: &FrontendKey, rules: &Arc<FrontendRules>) -> Fro
     let theirs = loaded.is_some_and(|loaded| loaded == rules);
     let (local, cluster): (Vec<&Slot>, Vec<&Slot>) = rules.slots.iter().partition(|slot| slot.index >= LOCAL_BASE);
     let addresses = |slots: Vec<&Slot>| slots.iter().map(|slot| SocketAddr::new(slot.ip, slot.port)).collect();
+    let port = match rules.dispatch {
+        Some(Dispatch::Sticky(_, id)) => table.want().sticky.values().find(|port| port.id == id),
+        _ => None,
+    };
+    let (mut endpoints, mut local_endpoints): (Vec<SocketAddr>, Vec<SocketAddr>) = (addresses(cluster), addresses(local));
+    if let Some(port) = port {
+        endpoints.extend(&port.cluster);
+        local_endpoints.extend(&port.local);
+    }
     FrontendSnapshot {
         destination: key.to_string(),
-        action: if theirs { action(rules) } else { "other" },
-        endpoints: addresses(cluster),
-        local_endpoints: addresses(local),
+        action: if theirs { action(rules, port.map(|port| &**port)) } else { "other" },
+        endpoints,
+        local_endpoints,
     }
 }
 
-fn action(rules: &FrontendRules) -> &'static str {
-    match (rules.class, rules.refusal) {
-        (Some(Class { kind: ClassKind::Plain, .. }), _) => "balance",
-        (Some(Class { kind: ClassKind::Masked, .. }), _) => "balance masked",
-        (Some(Class { kind: ClassKind::Local, .. }), _) => "local",
+fn action(rules: &FrontendRules, port: Option<&Sticky>) -> &'static str {
+    let kind = match (rules.dispatch, port.map(|port| port.external)) {
+        (Some(Dispatch::Class(class)), _) => Some(class.kind),
+        (Some(Dispatch::Sticky(StickyChain::External, _)), Some(External::Local)) => Some(ClassKind::Local),
+        (Some(Dispatch::Sticky(StickyChain::External, _)), _) => Some(ClassKind::Masked),
+        (Some(Dispatch::Sticky(..)), _) => Some(ClassKind::Plain),
+        (None, _) => None,
+    };
+    match (kind, rules.refusal) {
+        (Some(ClassKind::Plain), _) => "balance",
+        (Some(ClassKind::Masked), _) => "balance masked",
+        (Some(ClassKind::Local), _) => "local",
         (None, Some(Refusal::Reject)) => "reject",
         (None, _) => "drop",
     }
