@@ -25,7 +25,7 @@ tier = $(if $(2),timeout --foreground $(1) $(CARGO) test --profile $(PROFILE) --
 
 .DEFAULT_GOAL := help
 .PHONY: help build install run clean-run test test-build test-pure test-process test-namespaces \
-	test-runtime test-kernels bench soak lint fmt
+	test-runtime test-kernels bench bench-proxy soak lint fmt
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,7 +90,11 @@ bench: ## what a node and its parts cost, beside the floor; takes minutes
 	@tests/setup/packages.sh build runtime namespaces
 	$(CARGO) build --release -p longshore
 	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench -p longshore-tests --bench node
-	$(CARGO) bench -p longshore-dataplane
+	$(CARGO) bench -p longshore-dataplane --bench pipeline
+
+bench-proxy: ## service proxies side by side, with connect() as the clock; PROXY="1000 --other 'COMMAND'", PROXY=--help
+	@tests/setup/packages.sh build namespaces
+	$(CARGO) bench -p longshore-dataplane --bench proxy -- --out $(TARGET)/bench-proxy $(PROXY)
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check

@@ -212,12 +212,16 @@ impl Program {
             let writes = diff::service(have, before.as_ref(), &after);
             pieces.push(Piece { service: Some(name.clone()), writes });
         }
-        let anew = self.to_write_anew(have, &pieces);
+        // What is nobody's is cleared away with the last of those that are somebody's.
+        let planned: HashSet<&ObjectName> = services.iter().collect();
+        let complete = self.touched.iter().all(|name| self.rejected.contains(name) || planned.contains(name));
+        let anew = self.to_write_anew(have, &pieces, complete);
         let mut common = Vec::new();
         if self.adopting {
             common.extend(diff::fixed(have, &self.options));
-            let swept = diff::sweep(have, &self.wanted_chains());
-            common.extend(swept);
+        }
+        if self.adopting && complete {
+            common.extend(diff::sweep(have, &self.wanted_chains()));
         }
         let last = to_node_ports(&self.options);
         if (self.adopting || self.touched_addresses) && !anew.contains(&NAT_SERVICES) {
@@ -239,7 +243,7 @@ impl Program {
     }
 
     /// Chains of all services that are to be written as a whole.
-    fn to_write_anew(&self, have: &Holding, pieces: &[Piece]) -> BTreeSet<Place> {
+    fn to_write_anew(&self, have: &Holding, pieces: &[Piece], complete: bool) -> BTreeSet<Place> {
         let mut deletions: BTreeMap<Place, usize> = BTreeMap::new();
         for write in pieces.iter().flat_map(|piece| &piece.writes) {
             if let Op::Delete(..) = write.op {
@@ -248,7 +252,7 @@ impl Program {
         }
         let mut anew: BTreeSet<Place> =
             deletions.into_iter().filter(|(_, count)| *count > MANY_DELETIONS).map(|(place, _)| place).collect();
-        if self.adopting {
+        if self.adopting && complete {
             let counts = |rules: &Vec<Rule>| {
                 let mut bag: HashMap<u64, u32> = HashMap::new();
                 rules.iter().for_each(|rule| *bag.entry(rule.fingerprint()).or_default() += 1);
@@ -297,7 +301,7 @@ impl Program {
             };
             self.frontends -= before.as_deref().map_or(0, frontends);
         }
-        self.adopting = false;
+        self.adopting &= self.touched.iter().any(|name| !self.rejected.contains(name));
         self.touched_addresses = false;
     }
 }

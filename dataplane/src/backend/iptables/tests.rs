@@ -135,16 +135,27 @@ fn sync(program: &mut Program, image: &mut Image) -> usize {
     if program.needs_read() {
         program.adopt(image.holding());
     }
-    let plan = program.plan(&program.waiting());
-    let writes: Vec<Write> = plan.writes().cloned().collect();
-    image.apply(&writes).unwrap_or_else(|refused| panic!("refused {refused} of\n{}", plan.input().text));
-    program.committed(&plan);
+    sync_in_portions(program, image, usize::MAX)
+}
+
+/// The same, with so many services at once.
+fn sync_in_portions(program: &mut Program, image: &mut Image, portion: usize) -> usize {
+    let waiting = program.waiting();
+    let portions: Vec<&[ObjectName]> = if waiting.is_empty() { vec![&[]] } else { waiting.chunks(portion).collect() };
+    let mut lines = 0;
+    for services in portions {
+        let plan = program.plan(services);
+        let writes: Vec<Write> = plan.writes().cloned().collect();
+        image.apply(&writes).unwrap_or_else(|refused| panic!("refused {refused} of\n{}", plan.input().text));
+        program.committed(&plan);
+        lines += writes.len();
+    }
     let jumps = program.missing_jumps();
     for jump in &jumps {
         image.chains.get_mut(&(jump.table, Chain::BuiltIn(jump.from))).unwrap().insert(0, jump.rule());
         program.jump_made(jump);
     }
-    writes.len() + jumps.len()
+    lines + jumps.len()
 }
 
 fn program_of(options: Options, services: &[(ObjectName, Resolved)]) -> (Program, Image) {
@@ -450,7 +461,10 @@ proptest! {
                 6 => continue,
                 _ => {}
             }
-            sync(&mut program, &mut image);
+            if program.needs_read() {
+                program.adopt(image.holding());
+            }
+            sync_in_portions(&mut program, &mut image, 1 + index.index(4));
             prop_assert!(program.holds(&image.holding()));
         }
         let (last, ..) = steps.last().unwrap();
