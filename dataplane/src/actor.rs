@@ -3,11 +3,12 @@
 //! Owns the store, the tables and the kernel sockets. All decisions are made in pure modules; here they are put in
 //! order. Tests: the namespace tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,13 +19,21 @@ use crate::addresses;
 use crate::backend::{self, BackendError, Found, NodeAddresses, Options, Plane, Written, is_critical};
 use crate::config::{Config, NodePortAddresses};
 use crate::conntrack::plan::Ledger;
+use crate::conntrack::tune;
 use crate::conntrack::worker::Worker;
+use crate::dataplane::StartError;
 use crate::events::Events;
+use crate::health::proxy::ProxyHealth;
+use crate::health::server::{self, Context, Running};
+use crate::health::service::Checks;
+use crate::health::shared::{Shared, Told};
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
-use crate::model::{Family, Node, ObjectName, convert};
+use crate::metrics::{Metrics, NoLocalEndpoints, Pass};
+use crate::model::{Family, Node, ObjectName, convert, time};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
+use crate::wire;
 
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -39,6 +48,27 @@ struct Lane {
     /// Services to hand over before the next commit.
     waiting: BTreeSet<ObjectName>,
     flows: Ledger,
+    /// Services with a Local policy that find no endpoint here: how many of their ports, for cluster IPs and others.
+    no_local: HashMap<ObjectName, (usize, usize)>,
+    /// When endpoint changes that are not programmed yet were made, at their source.
+    triggers: Vec<SystemTime>,
+    /// By which change each service came into the kernel.
+    programmed: HashMap<ObjectName, u64>,
+    handed_over: Vec<ObjectName>,
+}
+
+impl Lane {
+    fn new(plane: Box<dyn Plane>) -> Lane {
+        Lane {
+            plane,
+            waiting: BTreeSet::new(),
+            flows: Ledger::default(),
+            no_local: HashMap::new(),
+            triggers: Vec::new(),
+            programmed: HashMap::new(),
+            handed_over: Vec::new(),
+        }
+    }
 }
 
 pub struct Actor {
@@ -51,6 +81,12 @@ pub struct Actor {
     alarms: Vec<AsyncFd<OwnedFd>>,
     lanes: Vec<Lane>,
     conntrack: Worker,
+    /// What the servers tell.
+    shared: Arc<Shared>,
+    context: Context,
+    servers: Option<Running>,
+    /// Changes from before do not count as ours.
+    started: SystemTime,
     synced: bool,
     /// Number of the last change that was taken in.
     taken: u64,
@@ -66,17 +102,41 @@ pub struct Actor {
 impl Actor {
     /// Opens the kernel in the calling thread's network namespace, and sees that every family's rules can be read.
     /// Needs the context of a tokio runtime.
-    pub fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, BackendError> {
+    pub fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, StartError> {
         let mut lanes = Vec::new();
         for family in &config.families {
             let plane = backend::open(&config, *family)?;
-            lanes.push(Lane { plane, waiting: BTreeSet::new(), flows: Ledger::default() });
+            lanes.push(Lane::new(plane));
         }
         let (audit, take_over) = (config.audit, config.take_over);
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
-        let conntrack = Worker::new(status.clone(), config.node_ips.clone());
+        let told = Told {
+            health: ProxyHealth::new(&config.families, config.health_timeout),
+            metrics: Metrics::default(),
+            checks: Checks::default(),
+            listen: config.families.iter().map(|family| (*family, None)).collect(),
+            mode: config.mode.name(),
+        };
+        let shared = Arc::new(Shared::new(told));
+        let conntrack = Worker::new(status.clone(), config.node_ips.clone(), shared.clone());
+        if let Some(wanted) = &config.conntrack {
+            tune::apply(Path::new("/"), wanted);
+        }
+        let context = Context {
+            shared: shared.clone(),
+            events: events.clone(),
+            status: status.subscribe(),
+            inbox: inbox.clone(),
+            node_name: config.node_name.clone(),
+        };
+        let asked = config.servers.health.is_some() || config.servers.metrics.is_some();
+        let servers = if asked { Some(server::start(config.servers.clone(), context.clone())?) } else { None };
         let mut actor = Actor {
             conntrack,
+            shared,
+            context,
+            servers,
+            started: SystemTime::now(),
             config,
             inbox,
             status,
@@ -132,7 +192,8 @@ impl Actor {
             }
             for question in questions {
                 // Whoever asked may have given up.
-                let _ = question.send(self.snapshot());
+                let snapshot = self.snapshot();
+                let _ = question.send(snapshot);
             }
         }
     }
@@ -179,19 +240,22 @@ impl Actor {
 
     fn take_in(&mut self, pending: Pending, questions: &mut Vec<tokio::sync::oneshot::Sender<Snapshot>>) {
         questions.extend(pending.snapshots);
+        let (mut services, mut slices) = (0, 0);
         for (_, service) in pending.services.iter().filter(|(_, service)| service.is_some()) {
-            service.iter().for_each(|service| {
-                self.store.set_service(service);
-            });
+            services += service.iter().filter(|service| self.store.set_service(service)).count();
         }
         for ((namespace, name), _) in pending.services.iter().filter(|(_, service)| service.is_none()) {
-            self.store.delete_service(ObjectName::new(namespace, name));
+            services += usize::from(self.store.delete_service(ObjectName::new(namespace, name)));
         }
         for ((namespace, name), slice) in &pending.slices {
-            match slice {
+            let changed = match slice {
                 Some(slice) => self.store.set_slice(slice),
                 None => self.store.delete_slice(&ObjectName::new(namespace, name)),
             };
+            slices += usize::from(changed);
+            if let Some(at) = slice.as_ref().filter(|_| changed).and_then(|slice| trigger(slice)).filter(|at| *at >= self.started) {
+                self.lanes.iter_mut().for_each(|lane| lane.triggers.push(at));
+            }
         }
         for (name, object) in &pending.service_cidrs {
             if self.store.set_service_cidr(name, object.as_deref()) {
@@ -216,13 +280,29 @@ impl Actor {
             self.synced = true;
             self.refresh_addresses();
         }
+        self.report_arrivals(services as u64, slices as u64);
         let dirty = self.store.take_dirty();
         for lane in &mut self.lanes {
             lane.waiting.extend(dirty.iter().cloned());
         }
     }
 
+    fn report_arrivals(&self, services: u64, slices: u64) {
+        let mut told = self.shared.lock();
+        told.metrics.service_changes += services;
+        told.metrics.endpoint_changes += slices;
+        told.metrics.service_changes_pending += services;
+        told.metrics.endpoint_changes_pending += slices;
+        // Nothing is late before the first lists are complete.
+        if self.synced && self.store.has_dirty() {
+            let now = SystemTime::now();
+            told.health.queued(now);
+            told.metrics.queued(&self.config.families, now);
+        }
+    }
+
     fn set_node(&mut self, node: Node) {
+        self.shared.lock().health.node_eligible = node.eligible;
         self.store.set_zone(node.zone.as_deref());
         let config = Config { zone: node.zone, node_ips: node.ips, pod_cidrs: node.pod_cidrs, ..self.config.clone() };
         self.reconfigure(config);
@@ -246,6 +326,11 @@ impl Actor {
         self.store.set_node_ips(&config.node_ips);
         self.conntrack.set_node_ips(&config.node_ips);
         self.config = config;
+        {
+            let mut told = self.shared.lock();
+            told.mode = self.config.mode.name();
+            told.health.timeout = self.config.health_timeout;
+        }
         self.watch_addresses();
         self.refresh_addresses();
     }
@@ -326,13 +411,41 @@ impl Actor {
     fn pass(&mut self) -> Result<(), BackendError> {
         let mut outcome = Ok(());
         for index in 0..self.lanes.len() {
-            if let Err(error) = self.pass_family(index) {
+            let began = std::time::Instant::now();
+            let full = self.lanes[index].plane.needs_read();
+            let result = self.pass_family(index);
+            let pass = Pass { took: began.elapsed(), full, failed: result.is_err(), ended: SystemTime::now() };
+            self.report_pass(index, pass);
+            if let Err(error) = result {
                 // What the kernel holds now is not known: the next pass reads it.
                 self.lanes[index].plane.forget();
                 outcome = outcome.and(Err(error));
             }
         }
+        if outcome.is_ok() {
+            let mut told = self.shared.lock();
+            (told.metrics.service_changes_pending, told.metrics.endpoint_changes_pending) = (0, 0);
+        }
         outcome
+    }
+
+    fn report_pass(&mut self, index: usize, pass: Pass) {
+        let lane = &mut self.lanes[index];
+        let family = lane.plane.family();
+        let mut told = self.shared.lock();
+        told.metrics.passed(family, pass);
+        if pass.failed {
+            return;
+        }
+        told.health.updated(family, pass.ended);
+        for at in lane.triggers.drain(..) {
+            told.metrics.programmed(family, pass.ended.duration_since(at).unwrap_or_default());
+        }
+        let sum = |of: fn(&(usize, usize)) -> usize| lane.no_local.values().map(of).sum();
+        told.metrics.set_no_local_endpoints(family, NoLocalEndpoints { internal: sum(|n| n.0), external: sum(|n| n.1) });
+        for name in lane.handed_over.drain(..) {
+            lane.programmed.insert(name, self.taken);
+        }
     }
 
     fn pass_family(&mut self, index: usize) -> Result<(), BackendError> {
@@ -355,6 +468,7 @@ impl Actor {
         let lane = &mut self.lanes[index];
         let family = lane.plane.family();
         let waiting = std::mem::take(&mut lane.waiting);
+        let mut checks_changed = false;
         for name in waiting {
             if !which(&name) {
                 lane.waiting.insert(name);
@@ -362,7 +476,32 @@ impl Actor {
             }
             let resolved = self.store.resolve(&name, family);
             lane.flows.note(&name, &resolved.udp);
+            checks_changed |= self.shared.lock().checks.set(&name, family, resolved.health);
+            match resolved.without_local_endpoints() {
+                (0, 0) => lane.no_local.remove(&name),
+                counts => lane.no_local.insert(name.clone(), counts),
+            };
+            if resolved.cluster_ip.is_some() {
+                lane.handed_over.push(name.clone());
+            } else {
+                lane.programmed.remove(&name);
+            }
             lane.plane.set(&name, resolved);
+        }
+        if checks_changed && self.config.servers.service_health {
+            self.shared.checks_changed.notify_one();
+            self.start_servers();
+        }
+    }
+
+    /// Services may ask for a port when nothing else is served.
+    fn start_servers(&mut self) {
+        if self.servers.is_some() {
+            return;
+        }
+        match server::start(self.config.servers.clone(), self.context.clone()) {
+            Ok(servers) => self.servers = Some(servers),
+            Err(error) => tracing::error!(%error, "health checks of services are not answered"),
         }
     }
 
@@ -430,10 +569,17 @@ impl Actor {
                 return;
             }
         };
+        let mut listen = Vec::new();
         for lane in &mut self.lanes {
-            let addresses = node_addresses(&self.config, lane.plane.family(), &links);
+            let family = lane.plane.family();
+            let addresses = node_addresses(&self.config, family, &links);
+            let everywhere = Options::of(&self.config, family).node_ports_everywhere;
+            let own = NodeAddresses { links: Vec::new(), ..addresses.clone() };
+            listen.push((family, (!everywhere).then_some(own)));
             lane.plane.set_node_addresses(addresses);
         }
+        self.shared.lock().listen = listen;
+        self.shared.checks_changed.notify_one();
     }
 
     fn delete_rules(&mut self) {
@@ -444,9 +590,25 @@ impl Actor {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot { status: self.status.borrow().clone(), services: self.lanes.iter().flat_map(|lane| lane.plane.services()).collect() }
+    fn snapshot(&mut self) -> Snapshot {
+        let mut snapshot = Snapshot { status: self.status.borrow().clone(), ..Snapshot::default() };
+        for lane in &mut self.lanes {
+            let family = lane.plane.family();
+            snapshot.services.extend(lane.plane.services());
+            snapshot.generations.extend(lane.programmed.iter().map(|(name, generation)| (name.clone(), family, *generation)));
+            match lane.plane.traffic() {
+                Ok(traffic) => snapshot.traffic.extend(traffic),
+                Err(error) => tracing::warn!(%error, %family, "cannot read what was counted"),
+            }
+        }
+        snapshot.generations.sort_unstable();
+        snapshot
     }
+}
+
+/// When the change of a slice was made, at its source.
+fn trigger(slice: &wire::EndpointSlice) -> Option<SystemTime> {
+    slice.metadata.annotations.get("endpoints.kubernetes.io/last-change-trigger-time").and_then(|text| time::parse(text))
 }
 
 /// Returns when a plane may have been changed by somebody else.

@@ -13,6 +13,7 @@ use crate::actor::Actor;
 use crate::backend::{self, BackendError};
 use crate::config::{Change, Config};
 use crate::events::Events;
+use crate::health::server::ServeError;
 use crate::inbox::Inbox;
 use crate::netns;
 use crate::snapshot::{Snapshot, Status};
@@ -27,6 +28,8 @@ pub enum StartError {
     Runtime(#[source] io::Error),
     #[error("no IP family to program")]
     NoFamily,
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error(transparent)]
     Backend(#[from] BackendError),
 }

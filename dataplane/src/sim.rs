@@ -354,6 +354,7 @@ mod tests {
             masquerade_all,
             masquerade_mark: 1 << 14,
             node_ports_everywhere: true,
+            endpoint_counters: false,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use crate::model::Family;
+use crate::model::{Family, ObjectName};
 
 /// How far the data plane is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,24 @@ pub struct Snapshot {
     pub status: Status,
     /// By namespace and name, then family.
     pub services: Vec<ServiceSnapshot>,
+    /// With the number of the change by which each service's rules came into the kernel.
+    pub generations: Vec<(ObjectName, Family, u64)>,
+    /// What the kernel counted, where it does.
+    pub traffic: Vec<Traffic>,
+}
+
+/// What one destination of a service, or one endpoint of it, got since it came into the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    pub service: ObjectName,
+    /// `tcp 10.96.0.10:80`, `udp nodePort 30053`.
+    pub destination: String,
+    /// `None` for the destination as a whole.
+    pub endpoint: Option<SocketAddr>,
+    /// New connections.
+    pub connections: u64,
+    /// Of their first packets.
+    pub bytes: u64,
 }
 
 /// One service in one family.

@@ -49,6 +49,7 @@ fn loaded(lab: &Lab) -> Image {
         masquerade_all: false,
         masquerade_mark: 1 << config.masquerade_bit,
         node_ports_everywhere: false,
+        endpoint_counters: false,
     };
     let read = lab.node.run(|| Kernel::open(longshore_dataplane::TABLE).unwrap().read(&options).unwrap());
     match read {

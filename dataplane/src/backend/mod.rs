@@ -18,7 +18,7 @@ use std::time::Instant;
 use crate::config::{Config, DetectLocal, Mode, NodePortAddresses};
 use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
-use crate::snapshot::ServiceSnapshot;
+use crate::snapshot::{ServiceSnapshot, Traffic};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -43,6 +43,8 @@ pub struct Options {
     pub masquerade_mark: u32,
     /// Node ports answer on every local address but loopback, else on those of [`NodeAddresses::node_ports`].
     pub node_ports_everywhere: bool,
+    /// Endpoints count their connections (nftables alone).
+    pub endpoint_counters: bool,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
                     ours.peek().is_none() || ours.any(|cidr| cidr.prefix == 0)
                 }
             },
+            endpoint_counters: config.endpoint_counters,
         }
     }
 }
@@ -160,6 +163,11 @@ pub trait Plane: Send {
 
     /// What is programmed, by namespace and name.
     fn services(&self) -> Vec<ServiceSnapshot>;
+
+    /// What the kernel counted of new connections, where it does.
+    fn traffic(&mut self) -> Result<Vec<Traffic>, BackendError> {
+        Ok(Vec::new())
+    }
 
     /// Deletes all that is ours, and nothing else.
     fn delete(&mut self) -> Result<(), BackendError>;

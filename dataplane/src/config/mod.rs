@@ -9,11 +9,12 @@ pub mod flags;
 pub mod kube_proxy;
 pub mod validate;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::conntrack::sysctl::Wanted as Conntrack;
 use crate::model::{Cidr, Family};
 use crate::wire;
 
@@ -47,6 +48,13 @@ pub struct Config {
     pub audit: Duration,
     /// Name of the kernel's tables.
     pub table: String,
+    pub servers: Servers,
+    /// Settings of the connection tracker to make at the start.
+    pub conntrack: Option<Conntrack>,
+    /// After so long a change that is not programmed makes the proxy unhealthy.
+    pub health_timeout: Duration,
+    /// Endpoints count their connections, too; it costs load time and 16 bytes per endpoint and CPU.
+    pub endpoint_counters: bool,
     /// Deletes what the other backends left in the kernel, once everything is programmed by this one.
     pub take_over: bool,
     /// A network namespace to program instead of the caller's.
@@ -70,9 +78,34 @@ impl Default for Config {
             coalesce: Duration::from_millis(3),
             audit: Duration::from_secs(1),
             table: crate::TABLE.into(),
+            servers: Servers::default(),
+            conntrack: None,
+            health_timeout: Duration::from_secs(60),
+            endpoint_counters: false,
             take_over: true,
             netns: None,
         }
+    }
+}
+
+/// What this process serves over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers {
+    /// `/healthz` and `/livez`.
+    pub health: Option<SocketAddr>,
+    /// `/metrics`, `/configz`, `/proxyMode`, `/healthz`.
+    pub metrics: Option<SocketAddr>,
+    /// Fail at the start when one of the two cannot listen, instead of trying again and again.
+    pub hard_fail: bool,
+    /// The effective KubeProxyConfiguration as JSON, for `/configz`; may be empty.
+    pub configuration: String,
+    /// Listen on the healthCheckNodePorts of services.
+    pub service_health: bool,
+}
+
+impl Default for Servers {
+    fn default() -> Self {
+        Servers { health: None, metrics: None, hard_fail: false, configuration: String::new(), service_health: true }
     }
 }
 

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::plan::{Flow, Narrowing, StaleFlows};
-use crate::model::Family;
 use crate::model::address::{from_octets, octets};
+use crate::model::{Family, Protocol};
 use crate::netlink::attr::{Attrs, Message, Writer};
 use crate::netlink::socket::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetfilterSocket, SocketError};
 
@@ -35,7 +35,6 @@ const BY_PROTOCOL: u32 = 1 << 3;
 const BY_DESTINATION_PORT: u32 = 1 << 5;
 
 const STATUS_DNAT: u32 = 1 << 5;
-const UDP: u8 = 17;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
@@ -59,31 +58,34 @@ struct Entry {
 /// Deletes one family's stale flows and says how many there were.
 pub fn delete_stale(family: Family, stale: &StaleFlows, node_ips: &[IpAddr]) -> Result<usize, ConntrackError> {
     let mut socket = NetfilterSocket::open()?;
-    let narrowing = stale.narrowing();
-    let mut entries: Vec<Entry> = Vec::new();
-    let read = socket.dump(
-        &mut entries,
-        |seq| get(family, narrowing, seq),
-        Vec::clear,
-        |entries, answer| entries.extend(stale_entry(&answer, family, stale, node_ips)),
-    );
-    match read {
-        // What was read of a table that never stands still is as good as any reading of it.
-        Ok(()) | Err(SocketError::Disturbed) => {}
-        Err(error) => return Err(ConntrackError::Read(error)),
+    let mut deleted = 0;
+    for narrowing in stale.narrowings() {
+        let mut entries: Vec<Entry> = Vec::new();
+        let read = socket.dump(
+            &mut entries,
+            |seq| get(family, narrowing, seq),
+            Vec::clear,
+            |entries, answer| entries.extend(stale_entry(&answer, family, stale, node_ips)),
+        );
+        match read {
+            // What was read of a table that never stands still is as good as any reading of it.
+            Ok(()) | Err(SocketError::Disturbed) => {}
+            Err(error) => return Err(ConntrackError::Read(error)),
+        }
+        for entry in &entries {
+            delete(&mut socket, family, entry)?;
+        }
+        deleted += entries.len();
     }
-    for entry in &entries {
-        delete(&mut socket, family, entry)?;
-    }
-    Ok(entries.len())
+    Ok(deleted)
 }
 
 fn get(family: Family, narrowing: Narrowing, seq: u32) -> Vec<u8> {
-    let (ip, port) = match narrowing {
-        Narrowing::AnyUdp => (None, None),
+    let (protocol, ip, port) = match narrowing {
+        Narrowing::Any(protocol) => (protocol, None, None),
         // The kernel's comparison of IPv6 addresses does not find what is there (seen with 6.18).
-        Narrowing::To(address) => (Some(address.ip()).filter(IpAddr::is_ipv4), Some(address.port())),
-        Narrowing::ToPort(port) => (None, Some(port)),
+        Narrowing::To(protocol, address) => (protocol, Some(address.ip()).filter(IpAddr::is_ipv4), Some(address.port())),
+        Narrowing::ToPort(protocol, port) => (protocol, None, Some(port)),
     };
     let mut w = Writer::default();
     w.begin(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, seq, family.number(), 0);
@@ -92,7 +94,7 @@ fn get(family: Family, narrowing: Narrowing, seq: u32) -> Vec<u8> {
             w.nested(TUPLE_IP, |w| w.put(destination_attr(family), &octets(ip)));
         }
         w.nested(TUPLE_PROTO, |w| {
-            w.put(PROTO_NUMBER, &[UDP]);
+            w.put(PROTO_NUMBER, &[protocol.number()]);
             if let Some(port) = port {
                 w.put(PROTO_DESTINATION_PORT, &port.to_be_bytes());
             }
@@ -134,8 +136,9 @@ fn stale_entry(answer: &Message, family: Family, stale: &StaleFlows, node_ips: &
     let (protocol, _, to) = tuple(original.attrs(), family)?;
     let (_, from, _) = tuple(attrs.find(TUPLE_REPLY)?.attrs(), family)?;
     let status = attrs.find(STATUS).and_then(|a| a.u32()).unwrap_or(0);
-    let flow = Flow { original_destination: to, reply_source: from, translated: status & STATUS_DNAT != 0 };
-    if protocol != UDP || !stale.is_stale(&flow, node_ips) {
+    let protocol = Protocol::from_number(protocol)?;
+    let flow = Flow { protocol, original_destination: to, reply_source: from, translated: status & STATUS_DNAT != 0 };
+    if !stale.is_stale(&flow, node_ips) {
         return None;
     }
     let copy = |kind: u16| attrs.find(kind).map(|a| a.payload.to_vec());

@@ -1,4 +1,4 @@
-//! Which UDP flows a change of services made stale.
+//! Which UDP and SCTP flows a change of services made stale.
 //!
 //! Owns the rules only. A flow that its service's serving endpoints still answer is never stale, whatever policies or
 //! topology say now. Tests are at the end of this file.
@@ -13,6 +13,7 @@ use crate::resolve::UdpPort;
 /// One tracked flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
+    pub protocol: Protocol,
     /// Where the client sent it.
     pub original_destination: SocketAddr,
     /// Who answers.
@@ -55,13 +56,16 @@ impl Ledger {
     }
 }
 
-/// What the kernel is to filter by, to spare us reading its whole table.
+/// What the kernel is to filter by, to spare us reading its whole table. UDP or SCTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Narrowing {
-    AnyUdp,
-    To(SocketAddr),
-    ToPort(u16),
+    Any(Protocol),
+    To(Protocol, SocketAddr),
+    ToPort(Protocol, u16),
 }
+
+/// Frontends that are looked up one by one; more are found by one reading of their protocol's flows.
+const LOOK_UPS: usize = 8;
 
 impl StaleFlows {
     pub fn is_empty(&self) -> bool {
@@ -93,25 +97,35 @@ impl StaleFlows {
         self.keep.extend(later.keep);
     }
 
-    pub fn narrowing(&self) -> Narrowing {
-        let mut frontends = self.keep.keys();
-        match (frontends.next(), frontends.next()) {
-            (Some(FrontendKey::Vip { ip, port, .. }), None) => Narrowing::To(SocketAddr::new(*ip, *port)),
-            (Some(FrontendKey::NodePort { port, .. }), None) => Narrowing::ToPort(*port),
-            _ => Narrowing::AnyUdp,
-        }
+    /// What to read, each on its own.
+    pub fn narrowings(&self) -> Vec<Narrowing> {
+        let protocols = [Protocol::Udp, Protocol::Sctp].into_iter();
+        let of = |protocol: Protocol| -> Vec<Narrowing> {
+            let frontends = self.keep.keys().filter(|key| key.protocol() == protocol);
+            // Kernels that do not track SCTP cannot be asked for its ports.
+            if frontends.clone().count() > LOOK_UPS || (protocol == Protocol::Sctp && frontends.clone().count() > 0) {
+                return vec![Narrowing::Any(protocol)];
+            }
+            frontends
+                .map(|key| match *key {
+                    FrontendKey::Vip { ip, port, .. } => Narrowing::To(protocol, SocketAddr::new(ip, port)),
+                    FrontendKey::NodePort { port, .. } => Narrowing::ToPort(protocol, port),
+                })
+                .collect()
+        };
+        protocols.flat_map(of).collect()
     }
 
-    /// Whether a UDP flow must go. `node_ips` are addresses of this node.
+    /// Whether a flow must go. `node_ips` are addresses of this node.
     pub fn is_stale(&self, flow: &Flow, node_ips: &[IpAddr]) -> bool {
         let (ip, port) = (flow.original_destination.ip(), flow.original_destination.port());
-        let vip = FrontendKey::Vip { ip, protocol: Protocol::Udp, port };
+        let vip = FrontendKey::Vip { ip, protocol: flow.protocol, port };
         if let Some(keep) = self.keep.get(&vip) {
             return !keep.contains(&flow.reply_source);
         }
         // A pod's flow to another host's port of the same number is none of ours.
         let ours = flow.translated || node_ips.contains(&ip);
-        let node_port = FrontendKey::NodePort { protocol: Protocol::Udp, port };
+        let node_port = FrontendKey::NodePort { protocol: flow.protocol, port };
         ours && self.keep.get(&node_port).is_some_and(|keep| !keep.contains(&flow.reply_source))
     }
 }
@@ -137,7 +151,7 @@ mod tests {
     fn stale(flows: &StaleFlows, to: &str, from: &str) -> bool {
         let (original_destination, reply_source) = (at(to), at(from));
         let translated = to != from;
-        flows.is_stale(&Flow { original_destination, reply_source, translated }, &[at("192.0.2.1:0").ip()])
+        flows.is_stale(&Flow { protocol: Protocol::Udp, original_destination, reply_source, translated }, &[at("192.0.2.1:0").ip()])
     }
 
     #[test]
@@ -172,12 +186,28 @@ mod tests {
     }
 
     #[test]
-    fn one_frontend_is_looked_up_in_the_kernel_by_its_address() {
+    fn a_few_frontends_are_looked_up_in_the_kernel_by_their_address() {
         let mut flows = StaleFlows::default();
         let only = |frontend| vec![UdpPort { frontends: vec![frontend], serving: Vec::new() }];
         flows.note(&only(vip()), &[]);
-        assert_eq!(flows.narrowing(), Narrowing::To(at("10.96.0.10:53")));
+        assert_eq!(flows.narrowings(), [Narrowing::To(Protocol::Udp, at("10.96.0.10:53"))]);
         flows.note(&only(NODE_PORT), &[]);
-        assert_eq!(flows.narrowing(), Narrowing::AnyUdp);
+        assert_eq!(flows.narrowings().len(), 2);
+        for port in 1..20 {
+            flows.note(&only(FrontendKey::NodePort { protocol: Protocol::Udp, port }), &[]);
+        }
+        assert_eq!(flows.narrowings(), [Narrowing::Any(Protocol::Udp)]);
+    }
+
+    #[test]
+    fn sctp_flows_go_as_udp_flows_do_and_apart_from_them() {
+        let key = FrontendKey::Vip { ip: at("10.96.0.10:53").ip(), protocol: Protocol::Sctp, port: 53 };
+        let mut flows = StaleFlows::default();
+        flows.note(&[UdpPort { frontends: vec![key], serving: vec![at("10.244.1.2:53")] }], &[]);
+        let flow =
+            |protocol| Flow { protocol, original_destination: at("10.96.0.10:53"), reply_source: at("10.244.1.2:53"), translated: true };
+        assert!(flows.is_stale(&flow(Protocol::Sctp), &[]));
+        assert!(!flows.is_stale(&flow(Protocol::Udp), &[]) && !flows.is_stale(&flow(Protocol::Tcp), &[]));
+        assert_eq!(flows.narrowings(), [Narrowing::Any(Protocol::Sctp)]);
     }
 }

@@ -7,12 +7,13 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::exec::delete_stale;
 use super::plan::StaleFlows;
+use crate::health::shared::Shared as Told;
 use crate::model::Family;
 use crate::snapshot::Status;
 
@@ -43,12 +44,13 @@ impl Shared {
 pub struct Worker {
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
+    told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    pub fn new(status: watch::Sender<Status>, node_ips: Vec<IpAddr>) -> Worker {
-        let worker = Worker { shared: Arc::default(), status, thread: None };
+    pub fn new(status: watch::Sender<Status>, node_ips: Vec<IpAddr>, told: Arc<Told>) -> Worker {
+        let worker = Worker { shared: Arc::default(), status, told, thread: None };
         worker.shared.lock().node_ips = node_ips;
         worker
     }
@@ -63,8 +65,8 @@ impl Worker {
         self.shared.lock().waiting[family as usize].merge(stale);
         self.shared.changed.notify_one();
         if self.thread.is_none() {
-            let (shared, status) = (self.shared.clone(), self.status.clone());
-            let work = move || work(&shared, &status);
+            let (shared, status, told) = (self.shared.clone(), self.status.clone(), self.told.clone());
+            let work = move || work(&shared, &status, &told);
             self.thread = Some(std::thread::Builder::new().name("conntrack".into()).spawn(work)?);
         }
         Ok(())
@@ -81,7 +83,7 @@ impl Drop for Worker {
     }
 }
 
-fn work(shared: &Shared, status: &watch::Sender<Status>) {
+fn work(shared: &Shared, status: &watch::Sender<Status>, told: &Told) {
     loop {
         let (jobs, node_ips) = {
             let idle = |queue: &mut Queue| !queue.stop && queue.waiting.iter().all(StaleFlows::is_empty);
@@ -93,7 +95,11 @@ fn work(shared: &Shared, status: &watch::Sender<Status>) {
         };
         let mut failed = false;
         for (family, job) in Family::ALL.into_iter().zip(jobs).filter(|(_, job)| !job.is_empty()) {
-            match delete_stale(family, &job, &node_ips) {
+            let began = Instant::now();
+            let outcome = delete_stale(family, &job, &node_ips);
+            let deleted = outcome.as_ref().map_or(0, |deleted| *deleted as u64);
+            told.lock().metrics.conntrack_cleaned(family, began.elapsed(), deleted);
+            match outcome {
                 Ok(deleted) => status.send_modify(|status| status.counters.flows_deleted += deleted as u64),
                 Err(error) => {
                     tracing::warn!(%error, %family, "stale UDP flows stay for now");

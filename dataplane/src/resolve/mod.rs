@@ -34,7 +34,7 @@ pub struct Resolved {
     pub internal_local: bool,
     /// Pods of this node that may be balanced back to themselves.
     pub hairpins: Vec<IpAddr>,
-    /// UDP ports, for stale conntrack entries.
+    /// UDP and SCTP ports, for stale conntrack entries.
     pub udp: Vec<UdpPort>,
     pub health: Option<HealthCheck>,
 }
@@ -78,12 +78,34 @@ pub enum Action {
     Drop,
 }
 
-/// A UDP service port: flows from `frontends` to anything but `serving` are stale.
+/// A UDP or SCTP service port: flows from `frontends` to anything but `serving` are stale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UdpPort {
     pub frontends: Vec<FrontendKey>,
     /// Every serving endpoint, wherever it is: a policy change breaks no flow.
     pub serving: Vec<SocketAddr>,
+}
+
+impl Resolved {
+    /// Service ports with a Local policy that find no endpoint on this node, though there is one elsewhere: for cluster
+    /// IPs, and for external destinations.
+    pub fn without_local_endpoints(&self) -> (usize, usize) {
+        let mut ports: Vec<(&str, Protocol, bool)> = Vec::new();
+        for frontend in &self.frontends {
+            let external = frontend.kind != FrontendKind::ClusterIp;
+            let lacking = match &frontend.action {
+                Action::Drop => true,
+                Action::ForwardLocal { local, .. } => local.is_empty(),
+                _ => false,
+            };
+            let port = (&*frontend.port_name, frontend.key.protocol(), external);
+            if lacking && !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        let external = ports.iter().filter(|(.., external)| *external).count();
+        (ports.len() - external, external)
+    }
 }
 
 /// What a load balancer's health probe of this service sees.
@@ -203,7 +225,7 @@ fn resolve_port(
             source_ranges: if kind == FrontendKind::LoadBalancer { sources.clone() } else { Box::default() },
         });
     }
-    if port.protocol == Protocol::Udp {
+    if port.protocol != Protocol::Tcp {
         let frontends = out.frontends[first..].iter().map(|frontend| frontend.key).collect();
         let serving = endpoints.iter().filter(|e| e.endpoint.serving).map(PortEndpoint::address).collect();
         out.udp.push(UdpPort { frontends, serving });

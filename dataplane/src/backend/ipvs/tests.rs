@@ -19,7 +19,14 @@ use crate::resolve::{Action, Frontend, FrontendKind, HealthCheck, Resolved};
 const NODE: [u8; 4] = [192, 0, 2, 1];
 
 pub fn options(detect_local: DetectLocal, masquerade_all: bool) -> Options {
-    Options { family: Family::V4, detect_local, masquerade_all, masquerade_mark: 1 << 14, node_ports_everywhere: false }
+    Options {
+        family: Family::V4,
+        detect_local,
+        masquerade_all,
+        masquerade_mark: 1 << 14,
+        node_ports_everywhere: false,
+        endpoint_counters: false,
+    }
 }
 
 pub fn state() -> State {

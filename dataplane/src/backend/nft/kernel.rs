@@ -9,8 +9,8 @@ use crate::model::Family;
 use crate::netlink::attr::{Message, Writer};
 use crate::netlink::socket::{NLM_F_DUMP, NLM_F_REQUEST, NetfilterSocket, SocketError};
 
-use super::ir::{Bytes, Op};
-use super::render::{self, Carried, Target, render};
+use super::ir::{Bytes, Counter, Data, Op};
+use super::render::{self, Carried, Counted, Target, render};
 use super::schema::Options;
 use super::sticky::is_affinity_set;
 use super::table::Loaded;
@@ -173,16 +173,44 @@ impl Kernel {
             if !added.contains(&(*set, *key)) {
                 continue;
             }
-            let seq = self.socket.reserve_seq(1);
-            let mut w = Writer::default();
-            let target = Target { family, table: &self.table, carried: &carried };
-            render::get_element(&mut w, target, set, key, seq);
-            let mut counter = None;
-            // If it cannot be read, the commit will say why.
-            let _ = self.socket.request(w.bytes(), seq, |answer| counter = render::parse_counter(&answer));
-            carried.extend(counter.map(|counter| ((*set, *key), counter)));
+            carried.extend(self.counted(family, set, key).map(|(_, counter)| ((*set, *key), counter)));
         }
         carried
+    }
+
+    /// One element and what it counted, if it counts.
+    pub fn counted(&mut self, family: Family, set: &str, key: &Bytes) -> Option<(Data, Counter)> {
+        let seq = self.socket.reserve_seq(1);
+        let mut w = Writer::default();
+        let target = Target { family, table: &self.table, carried: &Carried::new() };
+        render::get_element(&mut w, target, set, key, seq);
+        let mut found = None;
+        // If it cannot be read, a commit that is about it will say why.
+        let _ = self.socket.request(w.bytes(), seq, |answer| {
+            found = render::parse_counted(&answer).next().map(|(_, data, counter)| (data, counter));
+        });
+        found
+    }
+
+    /// Every element of a set and what it counted.
+    pub fn all_counted(&mut self, family: Family, set: &str) -> Result<Vec<Counted>, KernelError> {
+        let build = self.get_elements(family, set);
+        let mut found = Vec::new();
+        let taken = self.socket.dump(&mut found, build, Vec::clear, |found, answer| found.extend(render::parse_counted(&answer)));
+        taken.map_err(|source| self.read_error(family, source))?;
+        Ok(found)
+    }
+
+    fn get_elements(&self, family: Family, set: &str) -> impl Fn(u32) -> Vec<u8> + use<> {
+        let (table, set) = (self.table.clone(), set.to_string());
+        move |seq| {
+            let mut w = Writer::default();
+            w.begin(render::GET_ELEMENT, NLM_F_REQUEST | NLM_F_DUMP, seq, family.number(), 0);
+            w.put_str(render::TABLE, &table);
+            w.put_str(render::ELEMENTS_SET, &set);
+            w.end();
+            w.bytes().to_vec()
+        }
     }
 
     /// Deletes the table of a family; it is no error when there is none.

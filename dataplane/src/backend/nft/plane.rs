@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use super::compile::compile;
 use super::ir::Op;
 use super::kernel::{Kernel, KernelError};
+use super::schema::{self, KeyKind};
 use super::table::{Loaded, Table};
+use super::traffic::{self, Totals};
 use super::view;
 use super::watch::Watch;
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
 use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
-use crate::snapshot::ServiceSnapshot;
+use crate::snapshot::{ServiceSnapshot, Traffic};
 
 /// When others change nftables all the time, our table is read as a whole no more often than this.
 const DEEP_AUDIT: Duration = Duration::from_secs(30);
@@ -34,6 +36,8 @@ pub struct NftPlane {
     /// Tells of others' commits; without it the generation does, later.
     watch: Option<Watch>,
     last_repair: Option<Instant>,
+    /// What deleted elements counted.
+    totals: Totals,
     /// Somebody changed our table, too soon after the last time.
     suspect: bool,
     /// The beginning of our clock.
@@ -51,6 +55,7 @@ impl NftPlane {
         Ok(NftPlane {
             watch: watch.ok(),
             last_repair: None,
+            totals: Totals::default(),
             suspect: false,
             table: Table::new(options),
             kernel,
@@ -93,6 +98,12 @@ impl NftPlane {
     }
 
     fn commit(&mut self, ops: &[Op], written: &mut Written) -> Result<(), KernelError> {
+        let family = self.family();
+        for (set, key) in traffic::deleted(self.table.options(), self.table.want(), ops) {
+            if let Some((data, counter)) = self.kernel.counted(family, set, &key) {
+                self.totals.add(family, set, &key, &data, counter);
+            }
+        }
         self.kernel.commit(self.table.options().family, ops)?;
         self.generation = self.generation.wrapping_add(1);
         written.add(Written { transactions: 1, writes: ops.len() as u64 });
@@ -198,6 +209,20 @@ impl Plane for NftPlane {
 
     fn services(&self) -> Vec<ServiceSnapshot> {
         view::services(&self.table)
+    }
+
+    fn traffic(&mut self) -> Result<Vec<Traffic>, BackendError> {
+        let family = self.family();
+        let endpoints = self.table.options().endpoint_counters;
+        let mut counted = Vec::new();
+        for sets in KeyKind::ALL.map(schema::frontend_sets) {
+            for set in [Some(sets.frontends), endpoints.then_some(sets.endpoints)].into_iter().flatten() {
+                let elements = self.kernel.all_counted(family, set)?;
+                counted.extend(elements.into_iter().map(|(key, data, counter)| (set, key, data, counter)));
+            }
+        }
+        let sums = self.totals.sum(family, self.table.want(), counted);
+        Ok(view::traffic(&self.table, &sums))
     }
 
     fn delete(&mut self) -> Result<(), BackendError> {

@@ -5,7 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::ir::{Bytes, Data};
@@ -235,6 +235,29 @@ pub fn shared_element(shared: &Shared) -> Element {
     Element { set, key, data: Data::None }
 }
 
+/// The frontend that a key begins with, and the rest of the key.
+pub fn read_key(family: Family, kind: KeyKind, key: &[u8]) -> Option<(FrontendKey, &[u8])> {
+    let skip = match kind {
+        KeyKind::Vip => family.address_len(),
+        KeyKind::NodePort => 0,
+    };
+    let protocol = Protocol::from_number(*key.get(skip)?)?;
+    let port = u16::from_be_bytes(key.get(skip + 4..skip + 6)?.try_into().ok()?);
+    let frontend = match kind {
+        KeyKind::Vip => FrontendKey::Vip { ip: from_octets(&key[..skip])?, protocol, port },
+        KeyKind::NodePort => FrontendKey::NodePort { protocol, port },
+    };
+    Some((frontend, key.get(skip + 8..)?))
+}
+
+/// The endpoint of an element of an endpoint map.
+pub fn read_endpoint(family: Family, data: &Data) -> Option<SocketAddr> {
+    let Data::Value(data) = data else { return None };
+    let len = family.address_len();
+    let port = u16::from_be_bytes(data.as_slice().get(len..len + 2)?.try_into().ok()?);
+    Some(SocketAddr::new(from_octets(data.as_slice().get(..len)?)?, port))
+}
+
 /// Builds a [`Program`] from elements in any order.
 #[derive(Debug)]
 pub struct Reader {
@@ -273,11 +296,11 @@ impl Reader {
                 self.share(Shared::Hairpin(from));
             }
             schema::GUARDED_IPS => {
-                let (frontend, _) = self.frontend_key(KeyKind::Vip, key)?;
+                let (frontend, _) = read_key(self.family, KeyKind::Vip, key)?;
                 self.guarded.insert(frontend);
             }
             schema::SOURCE_RANGES => {
-                let (frontend, first) = self.frontend_key(KeyKind::Vip, key)?;
+                let (frontend, first) = read_key(self.family, KeyKind::Vip, key)?;
                 let Data::Upto(end) = element.data else { return None };
                 let last = end.as_slice().get(key.len() - len..)?;
                 let range = Cidr::from_range(from_octets(first)?, from_octets(last)?)?;
@@ -296,20 +319,17 @@ impl Reader {
     }
 
     fn frontend_element(&mut self, kind: KeyKind, set: &str, key: &[u8], data: &Data) -> Option<()> {
-        let Data::Value(data) = data else { return None };
+        let Data::Value(value) = data else { return None };
         let sets = schema::frontend_sets(kind);
-        let (frontend, rest) = self.frontend_key(kind, key)?;
+        let (frontend, rest) = read_key(self.family, kind, key)?;
         if set == sets.endpoints {
-            let len = self.family.address_len();
-            let slot = Slot {
-                index: u32::from_ne_bytes(rest.try_into().ok()?),
-                ip: from_octets(data.as_slice().get(..len)?)?,
-                port: u16::from_be_bytes(data.as_slice().get(len..len + 2)?.try_into().ok()?),
-            };
+            let endpoint = read_endpoint(self.family, data)?;
+            let index = u32::from_ne_bytes(rest.try_into().ok()?);
+            let slot = Slot { index, ip: endpoint.ip(), port: endpoint.port() };
             self.slots.entry(frontend).or_default().push(slot);
             return Some(());
         }
-        let value = u32::from_ne_bytes(data.as_slice().try_into().ok()?);
+        let value = u32::from_ne_bytes(value.as_slice().try_into().ok()?);
         let rules = self.frontends.entry(frontend).or_default();
         if set == sets.frontends {
             rules.dispatch = Some(Dispatch::decode(value)?);
@@ -317,20 +337,6 @@ impl Reader {
             rules.refusal = Some(Refusal::decode(value)?);
         }
         Some(())
-    }
-
-    fn frontend_key<'a>(&self, kind: KeyKind, key: &'a [u8]) -> Option<(FrontendKey, &'a [u8])> {
-        let skip = match kind {
-            KeyKind::Vip => self.family.address_len(),
-            KeyKind::NodePort => 0,
-        };
-        let protocol = Protocol::from_number(*key.get(skip)?)?;
-        let port = u16::from_be_bytes(key.get(skip + 4..skip + 6)?.try_into().ok()?);
-        let frontend = match kind {
-            KeyKind::Vip => FrontendKey::Vip { ip: from_octets(&key[..skip])?, protocol, port },
-            KeyKind::NodePort => FrontendKey::NodePort { protocol, port },
-        };
-        Some((frontend, key.get(skip + 8..)?))
     }
 
     /// `None` when ranges and guards do not belong together.

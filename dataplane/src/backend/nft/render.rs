@@ -306,10 +306,17 @@ pub fn get_element(w: &mut Writer, target: Target, set: &str, key: &Bytes, seq: 
     w.end();
 }
 
-/// What the element of an answer to [`get_element`] counted.
-pub fn parse_counter(answer: &Message) -> Option<Counter> {
-    let element = answer.attrs().find(ELEMENTS)?.attrs().find(LIST_ELEMENT)?;
-    exprs::parse_counter(element.attrs().find(ELEMENT_EXPR)?)
+/// An element with what it counted.
+pub type Counted = (Bytes, Data, Counter);
+
+/// The counting elements of a message.
+pub fn parse_counted<'a>(message: &Message<'a>) -> impl Iterator<Item = Counted> + use<'a> {
+    let list = message.attrs().find(ELEMENTS).map_or(Attrs(&[]), |a| a.attrs());
+    list.filter_map(|element| {
+        let key = Bytes::new(element.attrs().find(ELEMENT_KEY)?.attrs().find(DATA_VALUE)?.payload)?;
+        let counter = exprs::parse_counter(element.attrs().find(ELEMENT_EXPR)?)?;
+        Some((key, parse_data(element)?, counter))
+    })
 }
 
 /// Reads a batch, or the answers to a dump. `None` when something in it can be none of ours.
@@ -422,7 +429,14 @@ mod tests {
     }
 
     fn options(family: Family, detect_local: DetectLocal) -> Options {
-        Options { family, detect_local, masquerade_all: false, masquerade_mark: 1 << 14, node_ports_everywhere: family == Family::V4 }
+        Options {
+            family,
+            detect_local,
+            masquerade_all: false,
+            masquerade_mark: 1 << 14,
+            node_ports_everywhere: family == Family::V4,
+            endpoint_counters: false,
+        }
     }
 
     fn everything(options: &Options) -> Vec<Op> {
@@ -487,7 +501,7 @@ mod tests {
         let ops = [Op::AddElement { set, key, data: Data::None }];
         let batch = render(&ops, target(Family::V4, &carried), 1);
         let added = Messages(batch.writer.bytes()).find(|message| message.kind == NEW_ELEMENT).unwrap();
-        assert_eq!(parse_counter(&added), Some(counter));
+        assert_eq!(parse_counted(&added).collect::<Vec<_>>(), [(key, Data::None, counter)]);
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub use crate::backend::Options;
 
 /// The fixed part of the table.
 pub fn structure(options: &Options) -> Structure {
-    Structure { chains: static_chains(options), sets: sets(options.family) }
+    Structure { chains: static_chains(options), sets: sets(options) }
 }
 
 // ---------------------------------------------------------------------------------------------------------- sets
@@ -124,7 +124,8 @@ pub fn address_type(family: Family) -> (u32, u32) {
     (if family == Family::V4 { TYPE_IPV4 } else { TYPE_IPV6 }, family.address_len() as u32)
 }
 
-fn sets(family: Family) -> BTreeMap<String, SetSpec> {
+fn sets(options: &Options) -> BTreeMap<String, SetSpec> {
+    let family = options.family;
     let (address_type, len) = address_type(family);
     let addresses = SetSpec { key_type: address_type, key_len: len, ..SetSpec::default() };
     let pairs = SetSpec { key_type: concatenated(&[address_type; 2]), key_len: 2 * len, ..SetSpec::default() };
@@ -174,6 +175,7 @@ fn sets(family: Family) -> BTreeMap<String, SetSpec> {
             data_type: concatenated(&[address_type, TYPE_PORT]),
             data_len: len + 4,
             userdata: userdata::endpoints(family, kind),
+            counter: options.endpoint_counters,
             ..SetSpec::default()
         };
         let names = frontend_sets(kind);

@@ -25,6 +25,7 @@ fn options() -> Options {
         masquerade_all: false,
         masquerade_mark: 1 << 14,
         node_ports_everywhere: true,
+        endpoint_counters: false,
     }
 }
 

@@ -1,14 +1,17 @@
 //! A table in words, for snapshots.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::ir::Counter;
 use super::program::{ClassKind, Dispatch, FrontendRules, LOCAL_BASE, Refusal, Slot, StickyChain};
 use super::sticky::{External, Sticky};
 use super::table::Table;
-use crate::model::FrontendKey;
-use crate::snapshot::{FrontendSnapshot, ServiceSnapshot};
+use super::traffic::Counts;
+use crate::model::{FrontendKey, ObjectName};
+use crate::snapshot::{FrontendSnapshot, ServiceSnapshot, Traffic};
 
 /// The services of a table as they are programmed, by name.
 pub fn services(table: &Table) -> Vec<ServiceSnapshot> {
@@ -62,4 +65,20 @@ fn action(rules: &FrontendRules, port: Option<&Sticky>) -> &'static str {
         (None, Some(Refusal::Reject)) => "reject",
         (None, _) => "drop",
     }
+}
+
+/// What was counted, by service, destination and endpoint.
+pub fn traffic(table: &Table, sums: &HashMap<Counts, Counter>) -> Vec<Traffic> {
+    let owners: HashMap<FrontendKey, &ObjectName> =
+        table.fragments().flat_map(|(name, fragment)| fragment.frontends.iter().map(move |(key, _)| (*key, name))).collect();
+    let mut all: Vec<Traffic> = sums
+        .iter()
+        .filter_map(|((key, endpoint), counter)| {
+            let service = (*owners.get(key)?).clone();
+            let Counter { packets, bytes } = *counter;
+            Some(Traffic { service, destination: key.to_string(), endpoint: *endpoint, connections: packets, bytes })
+        })
+        .collect();
+    all.sort_by(|a, b| (&a.service, &a.destination, a.endpoint).cmp(&(&b.service, &b.destination, b.endpoint)));
+    all
 }
