@@ -180,7 +180,7 @@ pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendEr
     match &config.mode {
         Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
         Mode::Iptables(own) => Ok(Box::new(iptables::plane::IptablesPlane::open(config, own, family)?)),
-        Mode::Ipvs(own) => Ok(Box::new(ipvs::plane::IpvsPlane::open(options, own)?)),
+        Mode::Ipvs(own) => Ok(Box::new(ipvs::plane::IpvsPlane::open(options, own, config.audit)?)),
         Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
     }
 }
@@ -192,11 +192,12 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     if !matches!(keep, Some(Mode::Nftables)) {
         outcome = outcome.and(nft::cleanup());
     }
-    if !matches!(keep, Some(Mode::Iptables(_))) {
-        outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
-    }
+    // Its jumps to chains that both have come first.
     if !matches!(keep, Some(Mode::Ipvs(_))) {
         outcome = outcome.and(ipvs::plane::cleanup(matches!(keep, Some(Mode::Iptables(_)))).map_err(BackendError::from));
+    }
+    if !matches!(keep, Some(Mode::Iptables(_))) {
+        outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
     }
     outcome
 }

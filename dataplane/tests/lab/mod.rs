@@ -14,9 +14,10 @@ pub mod objects;
 pub mod traffic;
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,9 +80,14 @@ impl Namespace {
 
     /// Several `ip` commands, one per line.
     pub fn ip(&self, commands: &str) {
-        for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            self.command("ip", &line.split_whitespace().collect::<Vec<_>>());
-        }
+        let run = || {
+            let pipe = || Stdio::piped();
+            let mut child = Command::new("ip").args(["-batch", "-"]).stdin(pipe()).stderr(pipe()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        };
+        let output = self.run(run);
+        assert!(output.status.success(), "ip: {}\n{commands}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub fn sysctl(&self, name: &str, value: &str) {

@@ -1,7 +1,8 @@
 //! Resolved frontends to virtual servers, set entries and addresses.
 //!
 //! Owns which of them each kind of frontend needs, and what depends on this node's addresses. Never decides where
-//! packets may go: that is `resolve`'s. Where IPVS cannot say what was resolved, it does as kube-proxy does there. Tests are at the end of this file.
+//! packets may go: that is `resolve`'s. Where IPVS cannot say what was resolved, it does as kube-proxy does there (see
+//! `verdict`). Tests are at the end of this file.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::BTreeSet;

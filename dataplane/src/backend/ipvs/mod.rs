@@ -20,5 +20,6 @@ pub mod skeleton;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 pub mod view;
 pub mod xtables;

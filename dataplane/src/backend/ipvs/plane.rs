@@ -24,8 +24,8 @@ use crate::netlink::ipvs::Spread;
 use crate::resolve::Resolved;
 use crate::snapshot::ServiceSnapshot;
 
-/// IPVS tells nobody of changes: so often all that is ours is looked at.
-const DEEP_AUDIT: Duration = Duration::from_secs(30);
+/// IPVS tells nobody of changes: in every so many audits all that is ours is looked at.
+const DEEP_AUDIT: u32 = 30;
 
 #[derive(Debug)]
 pub struct IpvsPlane {
@@ -40,11 +40,14 @@ pub struct IpvsPlane {
     /// Entries that found no room in their set.
     waiting: Vec<(Set, Item)>,
     last_look: Option<Instant>,
+    /// Between looks at all that is ours.
+    look_every: Duration,
 }
 
 impl IpvsPlane {
     /// Loads modules that are missing, and sees that IPVS has the scheduler.
-    pub fn open(options: Options, config: &IpvsConfig) -> Result<IpvsPlane, KernelError> {
+    /// `audit` is the time between two audits.
+    pub fn open(options: Options, config: &IpvsConfig, audit: Duration) -> Result<IpvsPlane, KernelError> {
         let balance = Balance::parse(&config.scheduler).ok_or_else(|| KernelError::NoScheduler { name: config.scheduler.clone() })?;
         let tried = setup::load_modules(balance.scheduler);
         let family = options.family;
@@ -56,7 +59,9 @@ impl IpvsPlane {
             kernel.probe(setup::probe_server(family), spread)?;
         }
         kernel.set_sizes()?;
-        Ok(IpvsPlane::with(options, balance, config, kernel))
+        let mut plane = IpvsPlane::with(options, balance, config, kernel);
+        plane.look_every = audit.saturating_mul(DEEP_AUDIT);
+        Ok(plane)
     }
 
     fn with(options: Options, balance: Balance, config: &IpvsConfig, kernel: Kernel) -> IpvsPlane {
@@ -69,6 +74,7 @@ impl IpvsPlane {
             prepared: false,
             waiting: Vec::new(),
             last_look: None,
+            look_every: Duration::ZERO,
         }
     }
 
@@ -295,7 +301,7 @@ impl Plane for IpvsPlane {
 
     fn audit(&mut self, now: Instant) -> Result<bool, BackendError> {
         let Some(have) = self.state.have() else { return Ok(false) };
-        if self.last_look.is_some_and(|at| now.saturating_duration_since(at) < DEEP_AUDIT) {
+        if self.last_look.is_some_and(|at| now.saturating_duration_since(at) < self.look_every) {
             let link = have.link;
             return Ok(self.kernel.link()?.is_some() != link);
         }

@@ -125,7 +125,7 @@ fn put_match(text: &mut String, one: &Match, family: Family) {
         Match::NotSource(cidr) => write!(text, "! -s {cidr}"),
         Match::NotInterface(name) => write!(text, "! -i {name}"),
         Match::Protocol(protocol) => write!(text, "-p {protocol}"),
-        Match::Comment(comment) => write!(text, "-m comment --comment \"{comment}\""),
+        Match::Comment(comment) => write!(text, "-m comment --comment \"{}\"", comment.replace('\'', "\\'")),
         Match::Set(set, sides) => {
             let side = |side: &Side| if *side == Side::Source { "src" } else { "dst" };
             let sides: Vec<&str> = sides.iter().map(side).collect();
@@ -139,8 +139,7 @@ fn put_match(text: &mut String, one: &Match, family: Family) {
         Match::ToHere => write!(text, "-m addrtype --dst-type LOCAL"),
         Match::NotBridged => write!(text, "-m physdev ! --physdev-is-in"),
         Match::Ipvs(server) => {
-            let whole = ipvs::whole(server.ip);
-            write!(text, "-m ipvs --vproto {} --vaddr {}/{whole} --vport {}", server.protocol.number(), server.ip, server.port)
+            write!(text, "-m ipvs --vproto {} --vaddr {} --vport {}", server.protocol.number(), server.ip, server.port)
         }
     };
 }
@@ -336,7 +335,7 @@ mod tests {
 
     #[test]
     fn rules_are_written_as_iptables_prints_them() {
-        let mut one = skeleton(Family::V4, &[Set::ClusterIp, Set::NodePortTcp]);
+        let mut one = skeleton(Family::V4, &[Set::ClusterIp, Set::NodePortTcp, Set::NodePortSctp]);
         let vip = crate::netlink::ipvs::Server { ip: [192, 0, 2, 9].into(), protocol: Protocol::Tcp, port: 80 };
         one.denied.insert(vip);
         let text = Saved::default().load(&one);
@@ -349,6 +348,8 @@ mod tests {
             "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
             "-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0",
             "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
+            "-A KUBE-IPVS-OUT-FILTER -s 192.0.2.9/32 -m ipvs --vproto 6 --vaddr 192.0.2.9 --vport 80 -j DROP",
+            "-A KUBE-NODE-PORT -p sctp -m comment --comment \"Kubernetes nodeport SCTP port for masquerade purpose with type \\'hash ip:port\\'\" -m set --match-set KUBE-NODE-PORT-SCTP-HASH dst,dst -j KUBE-MARK-MASQ",
             "-I OUTPUT 1 -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-OUT-FILTER",
         ];
         for line in expected {

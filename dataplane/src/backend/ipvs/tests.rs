@@ -11,10 +11,12 @@ use super::diff::{Stages, drains};
 use super::ir::{CLOSED, Held, Image, Item, OPEN, Op, Server, Wanted};
 use super::render::Saved;
 use super::state::{Read, State};
-use crate::backend::Options;
+use super::verdict::send;
+use crate::backend::{Options, nft};
 use crate::config::DetectLocal;
 use crate::model::{Cidr, Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::{Action, Frontend, FrontendKind, HealthCheck, Resolved};
+use crate::sim::{Outcome, Packet, Surroundings};
 
 const NODE: [u8; 4] = [192, 0, 2, 1];
 
@@ -70,13 +72,15 @@ fn key() -> impl Strategy<Value = (FrontendKey, FrontendKind)> {
 
 /// A service; `index` keeps the frontends of two services apart, as the store does.
 fn resolved() -> impl Strategy<Value = Resolved> {
-    let ranges = proptest::sample::subsequence(vec!["203.0.113.0/24", "192.0.2.0/24", "198.51.100.1/32"], 0..3);
+    let ranges = proptest::sample::subsequence(vec!["203.0.113.0/28", "192.0.2.0/24"], 0..3);
     let frontends = proptest::collection::vec((key(), action(), proptest::option::of(1u32..100), ranges), 0..4);
     (frontends, any::<u16>(), proptest::option::of(31000u16..31003)).prop_map(|(frontends, here, health)| {
         let mut seen = BTreeSet::new();
         let frontends = frontends.into_iter().filter(|((key, _), ..)| seen.insert(*key));
         Resolved {
-            frontends: frontends.map(|((key, kind), action, affinity, ranges)| frontend(key, kind, action, affinity, &ranges)).collect(),
+            frontends: frontends
+                .map(|((key, kind), action, affinity, ranges)| frontend(key, kind, suited(kind, action), affinity, &ranges))
+                .collect(),
             hairpins: endpoints(here).iter().map(SocketAddr::ip).collect(),
             health: health.map(|port| HealthCheck { port, local_endpoints: 1 }),
             ..Resolved::default()
@@ -84,9 +88,23 @@ fn resolved() -> impl Strategy<Value = Resolved> {
     })
 }
 
+/// An action that `resolve` gives to such a frontend.
+fn suited(kind: FrontendKind, action: Action) -> Action {
+    match (kind == FrontendKind::ClusterIp, action) {
+        (true, Action::ForwardMasked { endpoints } | Action::ForwardLocal { cluster: endpoints, .. }) => Action::Forward { endpoints },
+        (false, Action::Forward { endpoints }) => Action::ForwardMasked { endpoints },
+        (_, action) => action,
+    }
+}
+
 fn frontend(key: FrontendKey, kind: FrontendKind, action: Action, affinity_seconds: Option<u32>, ranges: &[&str]) -> Frontend {
     let restricted = kind == FrontendKind::LoadBalancer;
-    let source_ranges = ranges.iter().filter(|_| restricted).filter_map(|range| Cidr::parse(range)).collect();
+    let mut source_ranges: Vec<Cidr> = ranges.iter().filter(|_| restricted).filter_map(|range| Cidr::parse(range)).collect();
+    // As `resolve` has it: where this node is let in, so is the address itself.
+    if let (FrontendKey::Vip { ip, .. }, true) = (key, source_ranges.iter().any(|range| range.contains(NODE.into()))) {
+        source_ranges.extend(Cidr::new(ip, 32));
+    }
+    let source_ranges = source_ranges.into();
     Frontend { key, kind, port_name: "".into(), action, affinity_seconds, source_ranges }
 }
 
@@ -210,14 +228,18 @@ proptest! {
     }
 }
 
-/// Frontends of different services differ, but for shared addresses.
+/// Frontends of different services differ, but for shared addresses; and a service has one cluster IP.
 fn apart(mut resolved: Resolved, service: u8) -> Resolved {
+    let cluster_ip = IpAddr::from([10, 96, 0, service]);
     for frontend in &mut resolved.frontends {
         match &mut frontend.key {
+            FrontendKey::Vip { ip, .. } if frontend.kind == FrontendKind::ClusterIp => *ip = cluster_ip,
             FrontendKey::Vip { port, .. } | FrontendKey::NodePort { port, .. } => *port += u16::from(service) * 10,
         }
     }
-    resolved
+    let mut seen = BTreeSet::new();
+    resolved.frontends.retain(|frontend| seen.insert(frontend.key));
+    Resolved { cluster_ip: Some(cluster_ip), ..resolved }
 }
 
 /// Virtual servers of somebody else: outside of all that is ours, in an excluded range, and on this node's address.
@@ -296,6 +318,136 @@ fn check(state: &State, image: &Image, foreign: &BTreeMap<Server, Held>) -> Resu
         image.sets.iter().filter(|(set, entries)| set.decides_rules() && !entries.is_empty()).map(|(set, _)| *set).collect();
     prop_assert_eq!(&image.skeleton.as_ref().unwrap().used, &used);
     Ok(())
+}
+
+/// Where a packet comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Pod(u8),
+    Node,
+    Outside(u8),
+}
+
+impl From {
+    fn packet(self, protocol: Protocol, destination: SocketAddr) -> Packet {
+        let (source, interface) = match self {
+            From::Pod(last) => ([10, 1, 0, last], Some("veth1")),
+            From::Node => (NODE, None),
+            From::Outside(last) => ([203, 0, 113, last], Some("eth0")),
+        };
+        Packet { protocol, source: (source, 40_000).into(), destination, interface: interface.map(String::from) }
+    }
+}
+
+/// What IPVS does where it cannot do as nftables does; see `verdict`.
+fn excepted(from: From, frontend: Option<&Frontend>, detector: bool, masquerade_all: bool) -> Option<Expected> {
+    let own = from == From::Node;
+    let frontend = frontend?;
+    match &frontend.action {
+        Action::ForwardLocal { cluster, local } => {
+            let list = if local.is_empty() { cluster } else { local };
+            Some(Expected::To(list.to_vec(), false))
+        }
+        Action::Drop => Some(Expected::Refused),
+        Action::Refuse if own => Some(Expected::Refused),
+        Action::Forward { endpoints } if own && !detector && !masquerade_all => Some(Expected::To(endpoints.to_vec(), true)),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+enum Expected {
+    Refused,
+    /// One of these, and whether the source is masked; a pod's own packet to itself always is.
+    To(Vec<SocketAddr>, bool),
+}
+
+fn local() -> [IpAddr; 2] {
+    [NODE.into(), [198, 51, 100, 2].into()]
+}
+
+fn nft_verdict(options: &Options, services: &[(ObjectName, Resolved)], packet: &Packet, draw: u32) -> Option<Outcome> {
+    let mut table = nft::table::Table::new(options.clone());
+    table.set_node_port_ips(vec![NODE.into()]);
+    for (name, resolved) in services {
+        table.set(name, nft::compile::compile(resolved.clone(), |_| None));
+    }
+    let mut image = nft::diff::Image::default();
+    image.apply(&table.plan_creation(&nft::table::Loaded::Foreign)[1..]).unwrap();
+    let mut random = |below: u32| draw % below;
+    crate::sim::send(&image, packet, &mut Surroundings { family: Family::V4, local: &local(), random: &mut random })
+}
+
+fn ipvs_verdict(options: &Options, services: &[(ObjectName, Resolved)], packet: &Packet, draw: u32) -> Option<Outcome> {
+    let (mut state, mut image) = (State::new(options.clone(), Balance::parse("").unwrap(), Vec::new()), Image::default());
+    state.set_around(around(&[NODE]));
+    for (name, resolved) in services {
+        state.set(name, compile(resolved, Family::V4, state.balance));
+    }
+    sync(&mut state, &mut image, true);
+    let mut random = |below: u32| draw % below;
+    send(&image, packet, &mut Surroundings { family: Family::V4, local: &local(), random: &mut random })
+}
+
+proptest! {
+    /// The same packet, the same cluster, two backends: one verdict, but for the exceptions.
+    #[test]
+    fn nftables_and_ipvs_agree(
+        services in proptest::collection::vec(resolved(), 1..4),
+        from in proptest::sample::select(vec![From::Pod(1), From::Pod(2), From::Node, From::Outside(9), From::Outside(77)]),
+        which: prop::sample::Index,
+        known_port in prop::bool::weighted(0.9),
+        masquerade_all: bool,
+        detector in prop::bool::weighted(0.8),
+        draw: u32,
+    ) {
+        let detect = if detector { DetectLocal::ClusterCidr(vec![Cidr::parse("10.1.0.0/16").unwrap()]) } else { DetectLocal::None };
+        let options = options(detect, masquerade_all);
+        let numbered = services.into_iter().zip(0u8..);
+        let services: Vec<_> = numbered.map(|(r, i)| (ObjectName::new("ns", &format!("svc{i}")), with_hairpins(apart(r, i)))).collect();
+        let frontends: Vec<&Frontend> = services.iter().flat_map(|(_, resolved)| &resolved.frontends).collect();
+        prop_assume!(!frontends.is_empty());
+        let frontend = frontends[which.index(frontends.len())];
+        let (ip, port) = match frontend.key {
+            FrontendKey::Vip { ip, port, .. } => (ip, port),
+            FrontendKey::NodePort { port, .. } => (NODE.into(), port),
+        };
+        let port = if known_port { port } else { port + 5 };
+        let packet = from.packet(frontend.key.protocol(), SocketAddr::new(ip, port));
+        let theirs = nft_verdict(&options, &services, &packet, draw);
+        let ours = ipvs_verdict(&options, &services, &packet, draw);
+        let frontend = known_port.then_some(frontend);
+        // The firewall of a load balancer comes first.
+        let allowed = |f: &Frontend| f.source_ranges.is_empty() || f.source_ranges.iter().any(|range| range.contains(packet.source.ip()));
+        if frontend.is_none() && !ip.eq(&IpAddr::from(NODE)) && ip != IpAddr::from([198, 51, 100, 2]) {
+            prop_assert_eq!(ours, Some(Outcome::Refused));
+        } else if let Some(expected) = excepted(from, frontend, detector, masquerade_all).filter(|_| frontend.is_none_or(|f| from == From::Node || allowed(f))) {
+            let denied = from == From::Node && frontend.is_some_and(|f| !f.source_ranges.is_empty() && !f.source_ranges.iter().any(|r| r.contains(ip)));
+            match (expected, ours) {
+                (Expected::Refused, ours) => prop_assert_eq!(ours, Some(Outcome::Refused)),
+                (Expected::To(..), ours) if denied => prop_assert_eq!(ours, Some(Outcome::Dropped)),
+                (Expected::To(list, masked), Some(Outcome::Delivered { to, masked: was })) => {
+                    prop_assert!(list.contains(&to));
+                    prop_assert_eq!(was, masked || to.ip() == packet.source.ip());
+                }
+                (expected, ours) => prop_assert!(false, "{:?} {:?}", expected, ours),
+            }
+        } else {
+            match (ours, theirs) {
+                (Some(Outcome::Delivered { to: a, masked: am }), Some(Outcome::Delivered { to: b, masked: bm })) if a != b => {
+                    // The draws differ, and a pod's own address is always masked.
+                    let own = |to: SocketAddr| to.ip() == packet.source.ip();
+                    prop_assert!(am == bm || own(a) || own(b), "{:?} {:?}", ours, theirs);
+                }
+                (ours, theirs) => prop_assert_eq!(ours, theirs),
+            }
+        }
+    }
+}
+
+/// Every endpoint is a pod of this node.
+fn with_hairpins(resolved: Resolved) -> Resolved {
+    Resolved { hairpins: endpoints(u16::MAX).iter().map(SocketAddr::ip).collect(), ..resolved }
 }
 
 /// What carries a packet to a virtual server is there before the server, and goes after it.
