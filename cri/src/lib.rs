@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod container_config;
+pub mod containerd;
 pub mod error;
 pub mod events;
 pub mod exec;

@@ -43,7 +43,8 @@ fn nothing_that_runs_notices_a_daemon_that_dies_at_any_moment() -> Result<()> {
     assert_eq!(before.len(), STEADY);
     let (kills, last) = churn(&mut daemon)?;
     let outcome = at_rest(&lab, &daemon, last);
-    outcome.with_context(|| format!("after {kills} kills; the daemon logged:\n{}", daemon.log()))?;
+    let logs = || format!("the daemon logged:\n{}\nthe runtime logged:\n{}", daemon.log(), lab.containerd.log());
+    outcome.with_context(|| format!("after {kills} kills; tasks: {:?}; {}", lab.containerd.ctr(&["tasks", "ls"]), logs()))?;
     assert_eq!(steady(&lab)?, before, "a steady container was restarted over {kills} kills");
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! D-Bus (`systemd`: the crate starts no unit without processes). All of it blocks; never call it on the
 //! loop's thread once the loop runs. Tests: here on made-up hierarchies, `tests/tests/runtime_resources.rs`.
 
+mod leftovers;
 mod systemd;
 
 use crate::cgroup::values::{PERIOD_US, weight};
@@ -188,9 +189,11 @@ impl CgroupFs {
         None
     }
 
-    /// Removes the group and what the runtime left in it. A group that is gone is no error.
+    /// Removes a pod's group and what the runtime left in it, processes included, as a kubelet does: by now no
+    /// container of the pod is left that they could belong to. A group that is gone is no error.
     pub fn remove(&self, path: &CgroupPath) -> Result<(), CgroupError> {
         let group = self.group(path);
+        leftovers::end(self.directories(&group).into_iter().chain(self.beside.iter().map(|root| root.join(self.layout.fs_path(path)))));
         if let Some(systemd) = &self.systemd
             && group.exists()
         {
