@@ -33,7 +33,7 @@ macro_rules! call {
 pub(crate) use call;
 
 mod observe;
-pub use observe::Relist;
+pub use observe::{Made, Relist};
 
 /// As large a message as a kubelet takes.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -77,6 +77,7 @@ pub struct InvalidEndpoint {
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
     pub(crate) request_timeout: Duration,
     relist_patience: Duration,
 }
@@ -106,6 +107,7 @@ impl Client {
             _ => channel.clone(),
         };
         Ok(Client {
+            channel: channel.clone(),
             runtime: RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(images).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
             request_timeout: config.request_timeout,
@@ -121,6 +123,11 @@ impl Client {
     /// The generated client, for calls that have no verb here.
     pub fn images(&self) -> ImageServiceClient<Channel> {
         self.images.clone()
+    }
+
+    /// The connection to the runtime, for services of its own.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// The usual deadline of a call.

@@ -3,11 +3,11 @@
 //! The daemon programs its kernel's services, so it lives in a network namespace that leads nowhere.
 
 use anyhow::{Context, Result, ensure};
-use longshore_cri::fake::{Behaviour, ExecScript, FakeRuntime, Model, Options as FakeOptions, RemoteImage, Subject};
+use longshore_cri::fake::{Behaviour, ExecScript, Model, Options as FakeOptions, RemoteImage, Subject};
+use longshore_tests::lab::FakeNode;
 use longshore_tests::lab::daemon::{Options, binary};
-use longshore_tests::lab::net::Namespace;
+use longshore_tests::lab::fake_node::{ONE, run};
 use longshore_tests::lab::wait::wait_for;
-use longshore_tests::lab::{Daemon, Home};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -15,84 +15,13 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A daemon on a runtime in memory. Fields are dropped in order.
-struct Node {
-    daemon: Daemon,
-    namespace: Namespace,
-    fake: FakeRuntime,
-    /// Runs `fake` until it is dropped.
-    _runtime: Thread,
-    _home: Home,
-}
-
-struct Thread(Option<tokio::sync::oneshot::Sender<()>>, Option<std::thread::JoinHandle<()>>);
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        drop(self.0.take());
-        if let Some(t) = self.1.take() {
-            let _ = t.join();
-        }
-    }
-}
-
-fn node(script: impl FnOnce(&mut Model)) -> Result<Node> {
+fn node(script: impl FnOnce(&mut Model)) -> Result<FakeNode> {
     node_with(Options::default(), script)
 }
 
-fn node_with(options: Options, script: impl FnOnce(&mut Model)) -> Result<Node> {
-    let home = Home::new()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut model = Model::new();
-    model.preload("docker.io/library/app:1");
-    script(&mut model);
-    let fake = {
-        let _inside = runtime.enter();
-        FakeRuntime::serve(&home.base().join("cri.sock"), model, FakeOptions::default())?
-    };
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let thread = std::thread::spawn(move || {
-        let _ = runtime.block_on(stopped);
-    });
-    let namespace = Namespace::create(&home, "node")?;
-    let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), options)?;
-    daemon.launch()?;
-    Ok(Node { daemon, namespace, fake, _runtime: Thread(Some(stop), Some(thread)), _home: home })
+fn node_with(options: Options, script: impl FnOnce(&mut Model)) -> Result<FakeNode> {
+    FakeNode::start(options, FakeOptions::default(), script)
 }
-
-impl Node {
-    fn apply(&self, name: &str, spec: &str) -> Result<()> {
-        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\nspec: {spec}\n");
-        self.daemon.apply(&format!("{name}.yaml"), &text)
-    }
-
-    /// Runs the command line, whatever comes of it.
-    fn run(&self, arguments: &[&str]) -> Result<Said> {
-        run(&self.daemon.socket().to_string_lossy(), arguments)
-    }
-
-    fn wait_for_phase(&self, name: &str, phase: &str) -> Result<Value> {
-        let what = format!("in phase {phase}");
-        let pod = self.daemon.wait_for_pod(("default", name), &what, SOON, |p| p["status"]["phase"] == phase);
-        pod.with_context(|| format!("the daemon logged:\n{}", self.daemon.log()))
-    }
-}
-
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn run(socket: &str, arguments: &[&str]) -> Result<Said> {
-    let Output { status, stdout, stderr } =
-        Command::new(binary()?).arg(arguments[0]).args(["--socket", socket]).args(&arguments[1..]).output()?;
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    Ok(Said { code: status.code(), out: text(stdout), err: text(stderr) })
-}
-
-const ONE: &str = "{ containers: [ { name: main, image: 'app:1' } ] }";
 
 #[test]
 fn a_running_pod_shows_in_every_form() -> Result<()> {

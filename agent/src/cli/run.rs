@@ -7,6 +7,7 @@ use clap::Args;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Run the daemon
 #[derive(Args)]
@@ -68,12 +69,37 @@ pub struct Run {
     /// Pods that start side by side at most
     #[arg(long, default_value_t = 8, value_name = "N")]
     parallel_starts: usize,
+    /// How long a call to the runtime may take; setting up a pod's sandbox has twice this
+    #[arg(long, default_value = "2m", value_parser = duration, value_name = "DURATION")]
+    runtime_request_timeout: Duration,
     /// How much to log: error, warn, info, debug, trace
     #[arg(short = 'v', long, default_value = "info", value_name = "LEVEL")]
     log_level: tracing_subscriber::filter::LevelFilter,
     /// Log one JSON object per line
     #[arg(long)]
     log_json: bool,
+}
+
+/// As Go writes them: `2m`, `1m30s`, `500ms`; more than none.
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is not a duration such as 2m, 1m30s or 500ms");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+        let number: u32 = rest[..digits].parse().map_err(|_| error())?;
+        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let unit = match &rest[digits..unit_end] {
+            "h" => Duration::from_secs(3600),
+            "m" => Duration::from_secs(60),
+            "s" => Duration::from_secs(1),
+            "ms" => Duration::from_millis(1),
+            _ => return Err(error()),
+        };
+        total = unit.checked_mul(number).and_then(|d| total.checked_add(d)).ok_or_else(error)?;
+        rest = &rest[unit_end..];
+    }
+    if total.is_zero() { Err(error()) } else { Ok(total) }
 }
 
 pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -145,6 +171,7 @@ impl Run {
             cgroup_root: self.cgroup_root,
             max_pods: self.max_pods,
             parallel_starts: self.parallel_starts,
+            request_timeout: self.runtime_request_timeout,
         }
     }
 }

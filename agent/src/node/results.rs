@@ -4,7 +4,7 @@ use super::effect::Effect;
 use super::event::PullReport;
 use super::reconcile::event;
 use super::state::PodEntry;
-use crate::plan::{Host, ImageState, Life, PullFailure, StartFailure};
+use crate::plan::{Host, ImageState, ImageVerb, Life, PullFailure, StartFailure};
 use crate::time::{Mono, Now, go_duration};
 use crate::work::{Failure, FailureKind, Finished, Work, WorkResult};
 use longshore_probes::{Outcome, ProbeKind};
@@ -18,6 +18,9 @@ const RETRY_END: Duration = Duration::from_secs(2);
 pub const POST_START: &str = "PostStartHookError";
 const PULL_INITIAL: Duration = Duration::from_secs(10);
 const PULL_MAX: Duration = Duration::from_secs(300);
+/// A look at an image that the runtime does not answer says nothing about the image: it is soon made again.
+const INSPECT_INITIAL: Duration = Duration::from_secs(1);
+const INSPECT_MAX: Duration = Duration::from_secs(10);
 
 /// Applies one job's results; true when nothing is left of the pod.
 pub(super) fn job(e: &mut PodEntry, results: Vec<WorkResult>, now: Now, out: &mut Vec<Effect>) -> bool {
@@ -158,6 +161,7 @@ pub(super) fn image(
     let state = match state {
         ImageState::Present(p) => {
             e.pull_failures.remove(image);
+            e.inspect_failures.remove(image);
             out.push(match pulled {
                 Some(r) => {
                     let (took, waited) = (go_duration(rounded(r.took)), go_duration(rounded(r.with_waiting)));
@@ -174,6 +178,14 @@ pub(super) fn image(
             });
             ImageState::Present(p)
         }
+        ImageState::Failed(f) if f.during == ImageVerb::Inspect => {
+            let n = e.inspect_failures.get(image).copied().unwrap_or(0).saturating_add(1);
+            e.inspect_failures.insert(image.into(), n);
+            out.push(tell(true, "InspectFailed", f.message.to_string()));
+            out.push(tell(true, "Failed", format!("Error: {}", f.reason)));
+            let delay = INSPECT_INITIAL.saturating_mul(1 << (n - 1).min(5)).min(INSPECT_MAX);
+            ImageState::Failed(PullFailure { failures: n, retry: now.mono + delay, ..f })
+        }
         ImageState::Failed(f) => {
             let n = e.pull_failures.get(image).copied().unwrap_or(0).saturating_add(1);
             e.pull_failures.insert(image.into(), n);
@@ -187,6 +199,7 @@ pub(super) fn image(
         other => other,
     };
     if matches!(state, ImageState::Absent) {
+        e.inspect_failures.remove(image);
         let never = pod.container(container).is_some_and(|(_, c)| c.image_pull_policy == Some(crate::pod::ImagePullPolicy::Never));
         if never {
             let text = format!("Container image {image:?} is not present with pull policy of Never");
@@ -211,6 +224,7 @@ pub(super) fn age_pulls(e: &mut PodEntry, now: Now, out: &mut Vec<Effect>) {
     for (image, state) in &mut e.verdicts.images {
         if let ImageState::Failed(f) = state
             && !f.backing_off
+            && f.during == ImageVerb::Pull
         {
             f.backing_off = true;
             let user = pod.containers().find(|(_, c)| *c.image == **image).map(|(_, c)| c.name.clone());

@@ -92,6 +92,8 @@ pub struct PodEntry {
     pub(super) admitted: bool,
     /// Failed pulls in a row, by image.
     pub(super) pull_failures: BTreeMap<Box<str>, u32>,
+    /// Looks in a row that the runtime did not answer, by image.
+    pub(super) inspect_failures: BTreeMap<Box<str>, u32>,
     /// When a failed pull stops reading `ErrImagePull` and reads `ImagePullBackOff`.
     pub(super) pull_shown: Option<Mono>,
     /// For `why`: the last failed check of a probe that has not succeeded since.
@@ -166,6 +168,7 @@ impl PodEntry {
             told: BTreeMap::new(),
             admitted: false,
             pull_failures: BTreeMap::new(),
+            inspect_failures: BTreeMap::new(),
             pull_shown: None,
             last_probe_failure: None,
         }

@@ -36,7 +36,8 @@ pub(super) fn image(c: &Container, v: &Verdicts, now: Now) -> Image {
             Image::Wait(wait(reason, Some(f.retry)))
         }
         (Some(ImageState::Absent), Some(ImagePullPolicy::Never)) => Image::Wait(wait(WaitReason::NeverPull { image: name.into() }, None)),
-        (None, Some(ImagePullPolicy::Always)) | (Some(ImageState::Absent | ImageState::Failed(_)), _) => pull(),
-        (None, _) => check(),
+        (None | Some(ImageState::Failed(_)), Some(ImagePullPolicy::Always)) | (Some(ImageState::Absent), _) => pull(),
+        // After a failure, too: the image may have come in another way since.
+        (None | Some(ImageState::Failed(_)), _) => check(),
     }
 }

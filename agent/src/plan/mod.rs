@@ -166,8 +166,17 @@ pub struct PresentImage {
     pub username: Box<str>,
 }
 
+/// What failed about an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageVerb {
+    /// Asking the runtime whether it has it. Tells nothing about the image.
+    Inspect,
+    Pull,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullFailure {
+    pub during: ImageVerb,
     /// `ErrImagePull`, `RegistryUnavailable`, `ImageInspectError`, ...
     pub reason: Box<str>,
     pub message: Box<str>,

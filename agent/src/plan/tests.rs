@@ -324,17 +324,27 @@ fn an_image_is_looked_for_pulled_and_waited_for_by_policy() {
         plan(d, &o, v, now()).waits.iter().filter_map(|w| w.api_reason("x")).map(|(r, _)| r).collect::<Vec<_>>()
     };
     assert_eq!(waits(&with(ImagePullPolicy::Never), &state(Some(ImageState::Absent))), ["ErrImageNeverPull"]);
-    let failed = |backing_off| {
+    let failed = |backing_off, waits: bool| {
+        let retry = if waits { now().mono + Duration::from_secs(5) } else { now().mono };
         state(Some(ImageState::Failed(PullFailure {
+            during: ImageVerb::Pull,
             reason: "ErrImagePull".into(),
             message: "not found".into(),
             failures: 1,
-            retry: now().mono + Duration::from_secs(5),
+            retry,
             backing_off,
         })))
     };
-    assert_eq!(waits(&desired(), &failed(false)), ["ErrImagePull"]);
-    assert_eq!(waits(&desired(), &failed(true)), ["ImagePullBackOff"]);
+    assert_eq!(waits(&desired(), &failed(false, true)), ["ErrImagePull"]);
+    assert_eq!(waits(&desired(), &failed(true, true)), ["ImagePullBackOff"]);
+    // It may have come in another way meanwhile.
+    acts(&with(ImagePullPolicy::IfNotPresent), &o, &failed(true, false), &[Action::CheckImage { image: "busybox:1".into() }]);
+    acts(
+        &with(ImagePullPolicy::Always),
+        &o,
+        &failed(true, false),
+        &[Action::PullImage { container: "a".into(), image: "busybox:1".into() }],
+    );
     let mut bad = desired();
     edit(&mut bad, |p| p.spec.containers[0].image = "Not A Name".into());
     assert_eq!(waits(&bad, &state(None)), ["InvalidImageName"]);

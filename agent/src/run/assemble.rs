@@ -56,6 +56,8 @@ pub struct Options {
     pub cgroup_root: String,
     pub max_pods: usize,
     pub parallel_starts: usize,
+    /// Of a call to the runtime.
+    pub request_timeout: Duration,
 }
 
 const QUEUE: usize = 1024;
@@ -92,7 +94,7 @@ pub enum AssembleError {
 pub async fn run(o: Options) -> Result<(), AssembleError> {
     // Secrets pass through the state; the socket guards itself.
     let _locks = (Lock::take(&o.state_dir, "lock", 0o700)?, Lock::take(&o.run_dir, "longshore.lock", 0o755)?);
-    let client = Client::new(&client::Config::new(&o.runtime_endpoint))?;
+    let client = Client::new(&client::Config { request_timeout: o.request_timeout, ..client::Config::new(&o.runtime_endpoint) })?;
     let (state, recovered) = StateDir::open(&o.state_dir)?;
     let state = Rc::new(state);
     let runtime = greet(&client, o.cgroup_driver).await;

@@ -129,7 +129,7 @@ impl EventLoop {
                 self.tell(&uid, None);
             }
             Effect::Forget { uid } => {
-                self.state.forget(&uid);
+                told(self.state.forget(&uid));
                 self.tell(&uid, None);
             }
             Effect::Event(e) => {

@@ -6,14 +6,15 @@ use super::lanes::Lanes;
 use super::observe::Observer;
 use super::{clock, hooks, volumes};
 use crate::node::effect::Job;
-use crate::node::event::Event;
+use crate::node::event::{Event, Observation};
 use crate::node::results::POST_START;
 use crate::pod::PodUid;
 use crate::volume::VolumeWork;
 use crate::work::hooks::{Hook, PostStart};
 use crate::work::{Failure, FailureKind, Finished, Kill, LogLink, SetUp, Start, TearDown, Work, WorkResult};
-use longshore_cri::client::Client;
+use longshore_cri::client::{Client, Made};
 use longshore_cri::error::{Error, Kind};
+use longshore_cri::labels::PodIdentity;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,14 +49,23 @@ impl Executor {
             failed = matches!(r, WorkResult::Failed(..));
             results.push(r);
         }
-        let observation = if touches { self.observer.one(&job.uid).await.ok().map(Box::new) } else { None };
+        let observation = if touches { self.look(&job.uid, &results).await.ok().map(Box::new) } else { None };
         Event::Done { uid: job.uid, job: job.id, results, observation }
+    }
+
+    /// What the pod is like after the job. Where the job only made things, and every answer came, their ids say
+    /// where to look; else the runtime is asked for all it has of the pod.
+    async fn look(&self, uid: &PodUid, results: &[WorkResult]) -> Result<Observation, Error> {
+        match made(results) {
+            Some((identity, made)) => self.observer.made(identity, &made).await,
+            None => self.observer.one(uid).await,
+        }
     }
 
     async fn one(&self, uid: &PodUid, w: Work) -> WorkResult {
         let result = match &w {
             Work::SetUp(s) => self.set_up(uid, s).await,
-            Work::CreateSandbox(s) => made(self.client.run_sandbox(s).await, "FailedCreatePodSandBox"),
+            Work::CreateSandbox(s) => named(self.client.run_sandbox(s).await, "FailedCreatePodSandBox"),
             Work::StopSandbox { id } => plain(self.client.stop_sandbox(id).await, "FailedKillPod"),
             Work::RemoveSandbox { id } => plain(self.client.remove_sandbox(id).await, "FailedKillPod"),
             Work::Start(s) => self.start(uid, s).await,
@@ -157,10 +167,22 @@ impl Executor {
     }
 
     async fn remove(&self, uid: &PodUid, id: &str, log_path: &str) -> Result<Finished, Failure> {
-        let removed = plain(self.client.remove(id).await, "FailedKillPod")?;
+        let removed = match self.client.remove(id).await {
+            Err(e) if e.is_leftover_task() => self.remove_with_its_task(id).await,
+            r => r,
+        };
+        let removed = plain(removed, "FailedKillPod")?;
         let path = log_path.to_owned();
         self.lanes.run(uid, move || volumes::remove_log(&path)).await;
         Ok(removed)
+    }
+
+    /// A start that nobody waited for (the daemon before us was killed) may have left a task that the runtime's
+    /// CRI service lost sight of.
+    async fn remove_with_its_task(&self, id: &str) -> Result<(), Error> {
+        tracing::warn!(container = %id, "containerd lost sight of this container's task; it is deleted with it");
+        self.client.delete_leftover_task(id).await?;
+        self.client.remove(id).await
     }
 
     async fn tear_down(&self, uid: &PodUid, t: &TearDown) -> Result<Finished, Failure> {
@@ -175,11 +197,29 @@ impl Executor {
     }
 }
 
+/// What a job made, if it did nothing else and all of it was done.
+fn made(results: &[WorkResult]) -> Option<(&PodIdentity, Made<'_>)> {
+    let (mut of, mut made) = (None, Made::default());
+    for r in results {
+        let WorkResult::Done(work, finished) = r else { return None };
+        match work {
+            Work::SetUp(_) => {}
+            Work::CreateSandbox(s) => (of, made.sandbox) = (Some(&s.pod), Some(&*finished.id)),
+            Work::Start(s) => {
+                of = Some(&s.sandbox.pod);
+                made.containers.push((&finished.id, &s.sandbox_id));
+            }
+            _ => return None,
+        }
+    }
+    Some((of?, made))
+}
+
 fn plain(r: Result<(), Error>, reason: &'static str) -> Result<Finished, Failure> {
     r.map(|()| Finished::default()).map_err(|e| cri(reason, &e))
 }
 
-fn made(r: Result<String, Error>, reason: &'static str) -> Result<Finished, Failure> {
+fn named(r: Result<String, Error>, reason: &'static str) -> Result<Finished, Failure> {
     r.map(|id| Finished { id: id.into(), ..Finished::default() }).map_err(|e| cri(reason, &e))
 }
 

@@ -3,7 +3,7 @@
 use super::clock;
 use crate::image::{normalize, registry};
 use crate::node::event::{Event, PullReport};
-use crate::plan::{ImageState, PresentImage, PullFailure};
+use crate::plan::{ImageState, ImageVerb, PresentImage, PullFailure};
 use crate::pod::PodUid;
 use crate::time::Mono;
 use crate::work::PullSecret;
@@ -11,6 +11,8 @@ use longshore_cri::client::Client;
 use longshore_cri::container_config::Image;
 use longshore_cri::error::{Error, PullFailure as PullKind};
 use longshore_cri::images::Credentials;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -19,24 +21,43 @@ pub struct Images {
     client: Client,
     lanes: Rc<Semaphore>,
     to: mpsc::Sender<Event>,
+    /// Looks under way, and who waits for each.
+    asked: Rc<RefCell<BTreeMap<Box<str>, Vec<Asker>>>>,
 }
+
+/// A container that wants to know of an image.
+type Asker = (PodUid, Box<str>);
 
 impl Images {
     /// At most `parallel` pulls at once.
     pub fn new(client: Client, parallel: usize, to: mpsc::Sender<Event>) -> Images {
-        Images { client, lanes: Rc::new(Semaphore::new(parallel.max(1))), to }
+        Images { client, lanes: Rc::new(Semaphore::new(parallel.max(1))), to, asked: Rc::default() }
     }
 
+    /// Looks whether the image is there. Containers that ask while a look is under way share it: a hundred pods of
+    /// one image that come at once cost one call.
     pub async fn check(self, uid: PodUid, container: Box<str>, image: Box<str>) {
+        let first = {
+            let mut asked = self.asked.borrow_mut();
+            let waiting = asked.entry(image.clone()).or_default();
+            waiting.push((uid, container));
+            waiting.len() == 1
+        };
+        if !first {
+            return;
+        }
         let state = self.look(&image).await;
-        let _ = self.to.send(Event::Image { uid, image, container, state, pulled: None }).await;
+        let waiting = self.asked.borrow_mut().remove(&image).unwrap_or_default();
+        for (uid, container) in waiting {
+            let _ = self.to.send(Event::Image { uid, image: image.clone(), container, state: state.clone(), pulled: None }).await;
+        }
     }
 
     async fn look(&self, image: &str) -> ImageState {
         match self.client.image_status(&Image::named(&full(image))).await {
             Ok(Some(f)) => ImageState::Present(PresentImage { image_ref: f.id.into(), uid: f.uid, username: f.username.into() }),
             Ok(None) => ImageState::Absent,
-            Err(e) => failed("ImageInspectError", format!("Failed to inspect image {image:?}: {}", e.rpc_text())),
+            Err(e) => failed(ImageVerb::Inspect, "ImageInspectError", format!("Failed to inspect image {image:?}: {}", e.rpc_text())),
         }
     }
 
@@ -70,8 +91,9 @@ fn full(image: &str) -> String {
     normalize(image).unwrap_or_else(|_| image.to_owned())
 }
 
-fn failed(reason: &str, message: String) -> ImageState {
+fn failed(during: ImageVerb, reason: &str, message: String) -> ImageState {
     ImageState::Failed(PullFailure {
+        during,
         reason: reason.into(),
         message: message.into(),
         failures: 1,
@@ -83,10 +105,11 @@ fn failed(reason: &str, message: String) -> ImageState {
 fn pull_failed(errors: &[Error]) -> ImageState {
     let texts: Vec<String> = errors.iter().map(Error::pull_text).collect();
     let message = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+    let pull = |reason, message| failed(ImageVerb::Pull, reason, message);
     match errors.last().map(Error::pull_reason) {
-        Some(PullKind::RegistryUnavailable { rest }) => failed("RegistryUnavailable", format!("image pull failed for {rest}")),
-        Some(PullKind::SignatureValidationFailed { rest }) => failed("SignatureValidationFailed", format!("image pull failed for {rest}")),
-        _ => failed("ErrImagePull", message),
+        Some(PullKind::RegistryUnavailable { rest }) => pull("RegistryUnavailable", format!("image pull failed for {rest}")),
+        Some(PullKind::SignatureValidationFailed { rest }) => pull("SignatureValidationFailed", format!("image pull failed for {rest}")),
+        _ => pull("ErrImagePull", message),
     }
 }
 

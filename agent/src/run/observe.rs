@@ -7,9 +7,9 @@ use super::clock;
 use crate::node::event::{Event, Observation};
 use crate::plan::view;
 use crate::pod::PodUid;
-use longshore_cri::client::Client;
+use longshore_cri::client::{Client, Made};
 use longshore_cri::exit_watch::{ExitWatch, Watch};
-use longshore_cri::labels::TerminationMessagePolicy;
+use longshore_cri::labels::{PodIdentity, TerminationMessagePolicy};
 use longshore_cri::snapshot::{ContainerState, ObservedContainer, ObservedPod};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -64,6 +64,15 @@ impl Observer {
             Some(p) => ObservedPod { sandboxes: Vec::new(), containers: Vec::new(), ..(*p).clone() },
             None => view::nothing(uid, "", ""),
         });
+        Ok(self.keep(Arc::new(pod), began))
+    }
+
+    /// One pod after a job that made something in it, did nothing else and did all of it.
+    pub async fn made(&self, identity: &PodIdentity, made: &Made<'_>) -> Result<Observation, longshore_cri::error::Error> {
+        let began = clock::mono();
+        let previous = self.shared.borrow().previous.get(&identity.uid).map(|k| k.pod.clone());
+        let nothing = || Arc::new(view::nothing(&PodUid(identity.uid.clone()), &identity.namespace, &identity.name));
+        let pod = self.client.observe_made(&previous.unwrap_or_else(nothing), made).await?;
         Ok(self.keep(Arc::new(pod), began))
     }
 

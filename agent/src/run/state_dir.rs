@@ -1,7 +1,11 @@
 //! What must outlive the process and neither the runtime nor the kernel holds: statuses (for times and
 //! readiness), outcomes of finished pods, deletions in progress.
 //!
-//! One file per pod, replaced atomically. A file that cannot be read is moved aside and told, never fatal.
+//! One journal for all pods: a change appends one line, and the last line about a pod counts. A file per
+//! pod, replaced at each change, would cost the file system two inodes every time, and looking for free
+//! ones was the dearest thing this daemon did while it started many pods. Lines that say nothing any more
+//! are dropped now and then by writing the journal anew. A line that cannot be read is told and passed
+//! over, never fatal. Tests are at the end of this file.
 
 use crate::node::event::Recovered;
 use crate::pod::PodUid;
@@ -10,18 +14,28 @@ use crate::time::Wall;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+const JOURNAL: &str = "pods.jsonl";
+/// The journal is not written anew before it is this large (bytes), and this many times what counts in it.
+const SLACK: u64 = 1 << 20;
+const SLACK_TIMES: u64 = 4;
+
 pub struct StateDir {
-    pods: PathBuf,
-    records: RefCell<BTreeMap<PodUid, Record>>,
-    /// Records whose file is behind.
-    dirty: RefCell<BTreeSet<PodUid>>,
+    path: PathBuf,
+    inner: RefCell<Inner>,
 }
 
-fn ready(status: Option<&PodStatus>) -> bool {
-    status.is_some_and(|s| s.conditions.iter().any(|c| c.kind == "Ready" && c.is_true()))
+struct Inner {
+    journal: File,
+    /// Bytes of whole lines in the journal.
+    len: u64,
+    records: BTreeMap<PodUid, Record>,
+    /// Records whose last line is behind.
+    dirty: BTreeSet<PodUid>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -31,6 +45,17 @@ struct Record {
     status: Option<PodStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion: Option<Deletion>,
+    /// Length of its last line.
+    #[serde(skip)]
+    bytes: u64,
+}
+
+/// A pod that is forgotten has a line without a status and a deletion.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line<R> {
+    uid: Box<str>,
+    #[serde(flatten)]
+    record: R,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,90 +76,142 @@ fn at<T>(path: &Path, r: std::io::Result<T>) -> Result<T, StateError> {
     r.map_err(|source| StateError { path: path.to_owned(), source })
 }
 
+fn ready(status: Option<&PodStatus>) -> bool {
+    status.is_some_and(|s| s.conditions.iter().any(|c| c.kind == "Ready" && c.is_true()))
+}
+
 impl StateDir {
     /// Opens the directory and reads what the process before left.
     pub fn open(dir: &Path) -> Result<(StateDir, BTreeMap<PodUid, Recovered>), StateError> {
-        let pods = dir.join("pods");
-        at(&pods, std::fs::create_dir_all(&pods))?;
-        let mut records = BTreeMap::new();
-        for entry in at(&pods, std::fs::read_dir(&pods))?.flatten() {
-            let path = entry.path();
-            let Some(uid) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".json")).map(PodUid::new) else {
-                continue;
-            };
-            let read = std::fs::read(&path).map_err(|e| e.to_string()).and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()));
-            match read {
-                Ok(r) => {
-                    records.insert(uid, r);
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "a state file cannot be read; set aside");
-                    let _ = std::fs::rename(&path, path.with_extension("unreadable"));
-                }
-            }
-        }
+        at(dir, std::fs::create_dir_all(dir))?;
+        let path = dir.join(JOURNAL);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(StateError { path, source }),
+        };
+        let records = read(&path, &text);
         let recovered = records.iter().map(|(u, r)| (u.clone(), recovered(r))).collect();
-        Ok((StateDir { pods, records: RefCell::new(records), dirty: RefCell::default() }, recovered))
+        // Whoever was killed in the middle of a line left no line end; a new file has whole lines only.
+        let (journal, len, records) = rewrite(&path, records)?;
+        let inner = Inner { journal, len, records, dirty: BTreeSet::new() };
+        Ok((StateDir { path, inner: RefCell::new(inner) }, recovered))
     }
 
     /// Written at once when readiness changed, because the next process goes on from it; else with the next
-    /// [`StateDir::flush`]: a pod that starts changes its status several times in a few milliseconds, and
-    /// every file replaced costs the file system an inode.
+    /// [`StateDir::flush`]: a pod that starts changes its status several times in a few milliseconds.
     pub fn write_status(&self, uid: &PodUid, status: &PodStatus) -> Result<(), StateError> {
-        let now = ready(Some(status));
-        let before = self.records.borrow().get(uid).map(|r| ready(r.status.as_ref()));
-        if before == Some(now) || (before.is_none() && !now) {
-            self.records.borrow_mut().entry(uid.clone()).or_default().status = Some(status.clone());
-            self.dirty.borrow_mut().insert(uid.clone());
-            return Ok(());
-        }
-        self.update(uid, false, |r| r.status = Some(status.clone()))
+        let mut inner = self.inner.borrow_mut();
+        let record = inner.records.entry(uid.clone()).or_default();
+        let changed = ready(record.status.as_ref()) != ready(Some(status));
+        record.status = Some(status.clone());
+        inner.dirty.insert(uid.clone());
+        if changed { self.append(&mut inner, uid, false) } else { Ok(()) }
     }
 
     /// Whether something waits to be written.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.borrow().is_empty()
+        !self.inner.borrow().dirty.is_empty()
     }
 
     /// Writes what waits.
     pub fn flush(&self) -> Result<(), StateError> {
-        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
-        dirty.iter().try_for_each(|uid| self.update(uid, false, |_| {}))
+        let mut inner = self.inner.borrow_mut();
+        let dirty = std::mem::take(&mut inner.dirty);
+        dirty.iter().try_for_each(|uid| self.append(&mut inner, uid, false))?;
+        self.tidy(&mut inner)
     }
 
     /// Durable before it returns: containers are collected only after this.
     pub fn write_outcome(&self, uid: &PodUid, status: &PodStatus) -> Result<(), StateError> {
-        self.update(uid, true, |r| r.status = Some(status.clone()))
+        let mut inner = self.inner.borrow_mut();
+        inner.records.entry(uid.clone()).or_default().status = Some(status.clone());
+        self.append(&mut inner, uid, true)
     }
 
     /// Durable before it returns: a deletion goes on after a crash with what is left of its grace.
     pub fn write_deletion(&self, uid: &PodUid, since: Wall, grace_seconds: i64) -> Result<(), StateError> {
-        self.update(uid, true, |r| r.deletion = Some(Deletion { since, grace_seconds }))
+        let mut inner = self.inner.borrow_mut();
+        inner.records.entry(uid.clone()).or_default().deletion = Some(Deletion { since, grace_seconds });
+        self.append(&mut inner, uid, true)
     }
 
-    pub fn forget(&self, uid: &PodUid) {
-        self.records.borrow_mut().remove(uid);
-        self.dirty.borrow_mut().remove(uid);
-        let path = self.path(uid);
-        if let Err(error) = std::fs::remove_file(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "a state file cannot be removed");
+    pub fn forget(&self, uid: &PodUid) -> Result<(), StateError> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.records.remove(uid).is_none() {
+            return Ok(());
+        }
+        self.append(&mut inner, uid, false)?;
+        self.tidy(&mut inner)
+    }
+
+    /// One line: what is known of the pod now.
+    fn append(&self, inner: &mut Inner, uid: &PodUid, durable: bool) -> Result<(), StateError> {
+        inner.dirty.remove(uid);
+        let line = line(uid, inner.records.get(uid).unwrap_or(&Record::default()));
+        let written = inner.journal.write_all(&line).and_then(|()| if durable { inner.journal.sync_data() } else { Ok(()) });
+        if written.is_err() {
+            // Half a line would spoil the next one. If this fails as well, the next start passes both over.
+            let _ = inner.journal.set_len(inner.len);
+            inner.dirty.insert(uid.clone());
+            return at(&self.path, written);
+        }
+        let bytes = line.len() as u64;
+        inner.len += bytes;
+        if let Some(r) = inner.records.get_mut(uid) {
+            r.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// Writes the journal anew when most of it says nothing any more.
+    fn tidy(&self, inner: &mut Inner) -> Result<(), StateError> {
+        let live: u64 = inner.records.values().map(|r| r.bytes).sum();
+        if inner.len < SLACK || inner.len < live * SLACK_TIMES {
+            return Ok(());
+        }
+        let (journal, len, records) = rewrite(&self.path, inner.records.clone())?;
+        (inner.journal, inner.len, inner.records) = (journal, len, records);
+        Ok(())
+    }
+}
+
+fn line(uid: &PodUid, record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&Line { uid: uid.as_str().into(), record }).expect("plain data serialises");
+    line.push(b'\n');
+    line
+}
+
+fn read(path: &Path, text: &[u8]) -> BTreeMap<PodUid, Record> {
+    let mut records = BTreeMap::new();
+    let lines = text.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty());
+    for (n, line) in lines {
+        match serde_json::from_slice::<Line<Record>>(line) {
+            Ok(Line { uid, record }) if record.status.is_none() && record.deletion.is_none() => {
+                records.remove(&PodUid::new(&uid));
+            }
+            Ok(Line { uid, record }) => {
+                records.insert(PodUid::new(&uid), record);
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over")
+            }
         }
     }
+    records
+}
 
-    fn path(&self, uid: &PodUid) -> PathBuf {
-        self.pods.join(format!("{uid}.json"))
+/// A new journal with the records and nothing else, opened for appending.
+fn rewrite(path: &Path, mut records: BTreeMap<PodUid, Record>) -> Result<(File, u64, BTreeMap<PodUid, Record>), StateError> {
+    let mut all = Vec::new();
+    for (uid, record) in &mut records {
+        let line = line(uid, record);
+        record.bytes = line.len() as u64;
+        all.extend(line);
     }
-
-    fn update(&self, uid: &PodUid, durable: bool, change: impl FnOnce(&mut Record)) -> Result<(), StateError> {
-        self.dirty.borrow_mut().remove(uid);
-        let mut records = self.records.borrow_mut();
-        let record = records.entry(uid.clone()).or_default();
-        change(record);
-        let bytes = serde_json::to_vec(record).expect("plain data serialises");
-        replace(&self.path(uid), &bytes, durable)
-    }
+    replace(path, &all, true)?;
+    let journal = at(path, std::fs::OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path))?;
+    Ok((journal, all.len() as u64, records))
 }
 
 fn recovered(r: &Record) -> Recovered {
@@ -144,10 +221,97 @@ fn recovered(r: &Record) -> Recovered {
 /// Writes beside the file and renames over it, so that a reader and a crash see the old or the new whole.
 pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), StateError> {
     let beside = path.with_extension("new");
-    let mut f = at(&beside, std::fs::File::create(&beside))?;
+    let mut f = at(&beside, File::create(&beside))?;
     at(&beside, f.write_all(bytes))?;
     if durable {
         at(&beside, f.sync_all())?;
     }
     at(path, std::fs::rename(&beside, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(message: &str) -> PodStatus {
+        serde_json::from_value(serde_json::json!({"phase": "Running", "message": message})).unwrap()
+    }
+
+    fn messages(dir: &Path) -> Vec<(String, String)> {
+        let (_, recovered) = StateDir::open(dir).unwrap();
+        let message = |r: &Recovered| serde_json::to_value(&r.status).unwrap()["message"].as_str().unwrap_or_default().to_owned();
+        recovered.iter().map(|(uid, r)| (uid.to_string(), message(r))).collect()
+    }
+
+    fn told(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_last_line_about_a_pod_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        for (uid, message) in [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")] {
+            state.write_outcome(&PodUid::new(uid), &status(message)).unwrap();
+        }
+        state.forget(&PodUid::new("c")).unwrap();
+        assert_eq!(messages(dir.path()), told(&[("a", "2"), ("b", "1")]));
+    }
+
+    #[test]
+    fn half_a_line_costs_that_line_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        state.write_outcome(&PodUid::new("a"), &status("1")).unwrap();
+        drop(state);
+        let path = dir.path().join(JOURNAL);
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend(br#"{"uid":"b","status":{"pha"#);
+        std::fs::write(&path, text).unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        state.write_outcome(&PodUid::new("c"), &status("1")).unwrap();
+        assert_eq!(messages(dir.path()), told(&[("a", "1"), ("c", "1")]));
+    }
+
+    #[test]
+    fn a_deletion_survives_with_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        state.write_deletion(&PodUid::new("a"), Wall(5 * Wall::SECOND), 30).unwrap();
+        let (_, recovered) = StateDir::open(dir.path()).unwrap();
+        assert_eq!(recovered[&PodUid::new("a")].deletion, Some((Wall(5 * Wall::SECOND), 30)));
+    }
+
+    #[test]
+    fn a_status_waits_for_the_next_flush_and_readiness_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        let text = || std::fs::read_to_string(dir.path().join(JOURNAL)).unwrap();
+        state.write_status(&PodUid::new("a"), &status("1")).unwrap();
+        assert!(text().is_empty() && state.is_dirty());
+        let ready: PodStatus =
+            serde_json::from_value(serde_json::json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})).unwrap();
+        state.write_status(&PodUid::new("a"), &ready).unwrap();
+        assert_eq!((text().lines().count(), state.is_dirty()), (1, false));
+        state.write_status(&PodUid::new("a"), &ready).unwrap();
+        state.flush().unwrap();
+        assert_eq!((text().lines().count(), state.is_dirty()), (2, false));
+    }
+
+    #[test]
+    fn the_journal_does_not_grow_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        let long = status(&"x".repeat(100_000));
+        let uid = PodUid::new("a");
+        for _ in 0..40 {
+            state.write_status(&uid, &long).unwrap();
+            state.flush().unwrap();
+        }
+        let len = std::fs::metadata(dir.path().join(JOURNAL)).unwrap().len();
+        assert!(len <= SLACK + 200_000, "{len}");
+        state.write_status(&uid, &status("last")).unwrap();
+        state.flush().unwrap();
+        assert_eq!(messages(dir.path()), told(&[("a", "last")]));
+    }
 }

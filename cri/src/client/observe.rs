@@ -1,6 +1,6 @@
 //! Reading pods: one in full, or all with the fewest calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -25,6 +25,14 @@ pub struct Relist {
     /// Uids of pods that are there but whose statuses could not be read, and why. One stuck
     /// container must not blind us to the rest.
     pub unread: Vec<(Arc<str>, Error)>,
+}
+
+/// What a caller made in a pod, by id.
+#[derive(Debug, Default)]
+pub struct Made<'a> {
+    pub sandbox: Option<&'a str>,
+    /// Container, and the sandbox it is in.
+    pub containers: Vec<(&'a str, &'a str)>,
 }
 
 impl Client {
@@ -93,6 +101,26 @@ impl Client {
         Ok((!pod.is_empty()).then_some(pod))
     }
 
+    /// One pod after its containers or its sandbox were made and nothing else was done to it: what can have
+    /// changed since `previous` is read by its id. Costs no list, for which the runtime looks at every
+    /// container of the machine.
+    pub async fn observe_made(&self, previous: &ObservedPod, made: &Made<'_>) -> Result<ObservedPod, Error> {
+        let homeless = previous.sandboxes.iter().filter(|s| s.ready && !s.host_network && s.ips.is_empty());
+        let sandboxes: BTreeSet<&str> = homeless.map(|s| &*s.id).chain(made.sandbox).collect();
+        let alive = previous.containers.iter().filter(|c| c.state.exit().is_none());
+        let containers: BTreeMap<&str, &str> = alive.map(|c| (&*c.id, &*c.sandbox_id)).chain(made.containers.iter().copied()).collect();
+        let fresh_sandboxes: FuturesUnordered<_> = sandboxes.iter().map(|id| self.sandbox_status(id)).collect();
+        let fresh: FuturesUnordered<_> = containers.iter().map(|(id, of)| self.container_status(id, of, true)).collect();
+        let (fresh_sandboxes, fresh) = try_join(present(fresh_sandboxes), present(fresh)).await?;
+        let mut pod = previous.clone();
+        pod.sandboxes.retain(|s| !sandboxes.contains(&*s.id));
+        pod.sandboxes.extend(fresh_sandboxes.into_iter().map(Arc::new));
+        pod.containers.retain(|c| !containers.contains_key(&*c.id));
+        pod.containers.extend(fresh.into_iter().map(Arc::new));
+        pod.sort();
+        Ok(pod)
+    }
+
     async fn read(&self, listed: &snapshot::ListedPod, previous: Option<&ObservedPod>) -> Result<ObservedPod, Error> {
         let changes = listed.changes(previous);
         let sandboxes: FuturesUnordered<_> = changes.sandboxes.iter().map(|id| self.sandbox_status(id)).collect();
@@ -119,21 +147,13 @@ impl Client {
         Ok(snapshot::container(answer, sandbox_id).map(|(_, c)| c))
     }
 
-    async fn list_sandboxes(
-        &self,
-        object: &str,
-        label_selector: std::collections::BTreeMap<String, String>,
-    ) -> Result<Vec<v1::PodSandbox>, Error> {
+    async fn list_sandboxes(&self, object: &str, label_selector: BTreeMap<String, String>) -> Result<Vec<v1::PodSandbox>, Error> {
         let filter = (!label_selector.is_empty()).then(|| v1::PodSandboxFilter { label_selector, ..Default::default() });
         let (verb, message) = (Verb::ListPodSandbox, v1::ListPodSandboxRequest { filter });
         call!(self.runtime, list_pod_sandbox, verb, object, self.usual(), message).map(|a| a.items)
     }
 
-    async fn list_containers(
-        &self,
-        object: &str,
-        label_selector: std::collections::BTreeMap<String, String>,
-    ) -> Result<Vec<v1::Container>, Error> {
+    async fn list_containers(&self, object: &str, label_selector: BTreeMap<String, String>) -> Result<Vec<v1::Container>, Error> {
         let filter = (!label_selector.is_empty()).then(|| v1::ContainerFilter { label_selector, ..Default::default() });
         let (verb, message) = (Verb::ListContainers, v1::ListContainersRequest { filter });
         call!(self.runtime, list_containers, verb, object, self.usual(), message).map(|a| a.containers)

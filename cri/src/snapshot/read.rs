@@ -126,7 +126,7 @@ impl ListedPod {
 }
 
 impl ObservedPod {
-    pub(super) fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.sandboxes.sort_by(|a, b| (b.attempt, b.created_at, &b.id).cmp(&(a.attempt, a.created_at, &a.id)));
         self.containers.sort_by(|a, b| {
             let newest = |c: &ObservedContainer| Reverse((c.attempt, c.created_at));

@@ -6,7 +6,7 @@ use crate::env::NodeFacts;
 use crate::node::event::{Observation, Recovered};
 use crate::node::state::NodeConfig;
 use crate::node::{Effect, Event, Job, JobId, NodeState, step};
-use crate::plan::{Host, ImageState, PresentImage, PullFailure, backoff};
+use crate::plan::{Host, ImageState, ImageVerb, PresentImage, PullFailure, backoff};
 use crate::pod::{Pod, PodUid};
 use crate::time::{Mono, Now, Wall};
 use crate::work::{Failure, FailureKind, Finished, Work, WorkResult};
@@ -512,6 +512,7 @@ fn failure(message: &str, kind: FailureKind) -> Failure {
 
 fn failed_pull(message: &str) -> ImageState {
     ImageState::Failed(PullFailure {
+        during: ImageVerb::Pull,
         reason: "ErrImagePull".into(),
         message: message.into(),
         failures: 1,

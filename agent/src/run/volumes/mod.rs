@@ -55,10 +55,9 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Makes everything that `s` names. Safe to repeat.
 pub fn set_up(s: &SetUp) -> Result<(), VolumeError> {
-    for sub in ["", "/volumes", "/plugins", "/containers"] {
-        let path = format!("{}{sub}", s.pod_dir);
-        at(&path, make_dir(Path::new(&path), 0o750))?;
-    }
+    // The directories below it are made by whoever has something to put there: on a disk, each one costs as much
+    // as a call to the runtime.
+    at(&s.pod_dir, make_dir(Path::new(&s.pod_dir), 0o750))?;
     at(&s.log_dir, make_dir(Path::new(&s.log_dir), 0o755))?;
     for v in &s.volumes {
         one(&s.pod_dir, v).map_err(|cause| VolumeError::SetUp { volume: v.name().to_owned(), cause })?;

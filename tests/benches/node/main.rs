@@ -11,10 +11,13 @@ use longshore_cri::labels::PodIdentity;
 use longshore_cri::sandbox_config::SandboxSpec;
 use longshore_tests::lab::daemon::{Options, is_ready};
 use longshore_tests::lab::{Daemon, Lab, image, pods, usage};
-use std::collections::BTreeMap;
-use std::fs;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+
+use journal::Journal;
+
+mod journal;
+mod own;
 
 /// Pods dropped at once.
 const PODS: usize = 100;
@@ -23,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 fn main() -> Result<()> {
     let count = std::env::var("LONGSHORE_BENCH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
     let lab = Lab::up()?;
+    own::measure()?;
     println!("{count} one-container pods on containerd {:?}\n", lab.containerd.binary().version());
     let floor = floor(&lab, count)?;
     let mut daemon = lab.daemon(Options::default())?;
@@ -107,9 +111,10 @@ fn singles(daemon: &Daemon, n: usize) -> Result<Vec<Duration>> {
     let mut out = Vec::new();
     for i in 0..n {
         let name = format!("single-{i}");
-        let began = SystemTime::now();
+        let mut journal = Journal::tail(daemon)?;
+        let began = Instant::now();
         daemon.apply(&format!("{name}.yaml"), &manifest(&name))?;
-        out.push(*wait_ready(daemon, began, 1)?.first().context("one")?);
+        out.push(*journal.wait_ready(began, 1)?.first().context("one")?);
         daemon.remove(&format!("{name}.yaml"))?;
         std::thread::sleep(Duration::from_millis(2500));
     }
@@ -119,36 +124,10 @@ fn singles(daemon: &Daemon, n: usize) -> Result<Vec<Duration>> {
 /// Times from one drop of all manifests to each pod's Ready.
 fn all_at_once(daemon: &Daemon, count: usize) -> Result<Vec<Duration>> {
     let list: String = (0..count).map(|i| format!("---\n{}", manifest(&format!("many-{i:03}")))).collect();
-    let began = SystemTime::now();
+    let mut journal = Journal::tail(daemon)?;
+    let began = Instant::now();
     daemon.apply("many.yaml", &list)?;
-    wait_ready(daemon, began, count)
-}
-
-/// Reads the daemon's own records, which are written the moment a status changes: no question disturbs it.
-fn wait_ready(daemon: &Daemon, began: SystemTime, count: usize) -> Result<Vec<Duration>> {
-    let directory = daemon.state_directory().join("pods");
-    let mut seen: BTreeMap<String, Duration> = BTreeMap::new();
-    let mut read: BTreeMap<String, SystemTime> = BTreeMap::new();
-    while seen.len() < count {
-        ensure!(began.elapsed()? < PATIENCE, "{} of {count} pods are Ready", seen.len());
-        for entry in fs::read_dir(&directory)?.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(changed) = entry.metadata().and_then(|m| m.modified()) else { continue };
-            if changed < began || seen.contains_key(&name) || read.get(&name) == Some(&changed) {
-                continue;
-            }
-            read.insert(name.clone(), changed);
-            let Ok(text) = fs::read(entry.path()) else { continue };
-            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
-            if is_ready(&record) {
-                seen.insert(name, changed.duration_since(began)?);
-            }
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let mut out: Vec<Duration> = seen.into_values().collect();
-    out.sort();
-    Ok(out)
+    journal.wait_ready(began, count)
 }
 
 #[derive(Clone, Copy)]
