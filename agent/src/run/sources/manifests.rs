@@ -26,9 +26,9 @@ use tokio::time::Instant;
 const SLOW: Duration = Duration::from_secs(20);
 /// How often to look for a directory that is not there.
 const ABSENT: Duration = Duration::from_secs(1);
-/// A burst of changes is one change: long enough for a copy of several files, short enough that a single pod does
-/// not wait for it.
-const COALESCE: Duration = Duration::from_millis(10);
+/// A burst of changes is one change. Every pod waits for this, so it is short: a burst that lasts longer is taken in
+/// several looks, each of which reads only what changed.
+const COALESCE: Duration = Duration::from_millis(3);
 /// An editor that renames away and writes anew is no removal.
 const FILE_GONE: Duration = Duration::from_millis(250);
 /// Nor is a directory that is being replaced.
@@ -56,6 +56,8 @@ pub struct Manifests {
     problems: Problems,
     /// The directory was looked at once.
     begun: bool,
+    /// The record was written since it was last brought to the disk.
+    unsynced: bool,
 }
 
 /// What is wrong with the directory at present, shared with whoever shows it.
@@ -90,6 +92,7 @@ impl Manifests {
             directory: Vec::new(),
             problems: Problems::default(),
             begun: false,
+            unsynced: false,
         };
         out.prime();
         out
@@ -127,6 +130,9 @@ impl Manifests {
             if !self.tell(settled, &to, &set_services).await {
                 return;
             }
+            // Nobody waits for the disk.
+            self.copy();
+            self.sync().await;
             if !ready && to.send(Event::SourcesReady).await.is_err() {
                 return;
             }
@@ -227,9 +233,10 @@ impl Manifests {
         *self.problems.0.borrow_mut() = self.store.problems().to_vec();
         if let Some(record) = &settled.record {
             let bytes = serde_json::to_vec_pretty(record).expect("plain data serialises");
-            if let Err(error) = state_dir::replace(&self.record, &bytes, true) {
+            if let Err(error) = state_dir::replace(&self.record, &bytes, false) {
                 tracing::error!(%error, "the record of objects could not be written; pods may get other uids after a restart");
             }
+            self.unsynced = true;
         }
         for p in &settled.new_problems {
             tracing::error!("{p}");
@@ -237,8 +244,19 @@ impl Manifests {
         for file in &settled.mended {
             tracing::info!(%file, "the file has no problem any more");
         }
-        self.copy();
         settled
+    }
+
+    /// Brings the record to the disk. A crash of the daemon needs no more than the file; this is for the machine's.
+    async fn sync(&mut self) {
+        if !std::mem::take(&mut self.unsynced) {
+            return;
+        }
+        let record = self.record.clone();
+        let synced = tokio::task::spawn_blocking(move || std::fs::File::open(record).and_then(|f| f.sync_all())).await;
+        if let Ok(Err(error)) = synced {
+            tracing::warn!(%error, "the record of objects may not survive a power failure");
+        }
     }
 
     /// Keeps the files that are good, for a start that finds them broken.
