@@ -9,7 +9,7 @@ packages_for() {
     build) echo gcc libc6-dev ;;
     namespaces) echo iproute2 iptables nftables ipset conntrack busybox-static ;;
     runtime) echo iproute2 iptables containerd runc containernetworking-plugins busybox-static docker-registry apache2-utils ;;
-    vm) echo user-mode-linux qemu-system-x86 busybox-static kmod cpio systemd ipvsadm ipset iptables ;;
+    vm) echo user-mode-linux qemu-system-x86 busybox-static kmod cpio systemd dbus-daemon ipvsadm ipset iptables ;;
     units) echo systemd ;;
     *) echo "packages.sh: no target $1" >&2; exit 64 ;;
     esac

@@ -109,6 +109,7 @@ impl Containerd {
             cni_configuration: &network.write(home)?,
             registries: &registries,
             restrict_oom_score: !has_capability(CAP_SYS_RESOURCE)?,
+            systemd: super::on_systemd(),
         };
         let configuration = match binary.major {
             1 => format_2(&settings),

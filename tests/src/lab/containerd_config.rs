@@ -13,6 +13,8 @@ pub(super) struct Settings<'a> {
     pub(super) registries: &'a Path,
     /// Without CAP_SYS_RESOURCE no process can lower its OOM score, and runc would fail trying.
     pub(super) restrict_oom_score: bool,
+    /// Containers are scopes of systemd.
+    pub(super) systemd: bool,
 }
 
 /// What both formats share: places, and the plugins that nothing here needs.
@@ -39,7 +41,7 @@ path = "{base}/opt"
 
 /// For containerd 1.x.
 pub(super) fn format_2(settings: &Settings<'_>) -> String {
-    let Settings { pause_image, snapshotter, restrict_oom_score, .. } = settings;
+    let Settings { pause_image, snapshotter, restrict_oom_score, systemd, .. } = settings;
     let preamble = preamble(2, settings);
     let base = settings.base.display();
     let cni_plugins = settings.cni_plugins.display();
@@ -70,7 +72,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-SystemdCgroup = false
+SystemdCgroup = {systemd}
 Root = "{base}/runc"
 "#
     )
@@ -78,7 +80,7 @@ Root = "{base}/runc"
 
 /// For containerd 2.x; 2.1 renamed the plugins' directory to a list.
 pub(super) fn format_3(settings: &Settings<'_>, minor: u32) -> String {
-    let Settings { pause_image, snapshotter, restrict_oom_score, .. } = settings;
+    let Settings { pause_image, snapshotter, restrict_oom_score, systemd, .. } = settings;
     let preamble = preamble(3, settings);
     let base = settings.base.display();
     let directory = settings.cni_plugins.display();
@@ -122,7 +124,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-SystemdCgroup = false
+SystemdCgroup = {systemd}
 Root = "{base}/runc"
 "#
     )

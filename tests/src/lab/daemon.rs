@@ -169,8 +169,12 @@ impl Daemon {
         command.args(["--runtime-endpoint", &self.endpoint, "--node-name", node_name]);
         command.args(["--cluster-cidr", &cluster_cidrs.join(",")]);
         command.args(["--service-cidr", &service_cidrs.join(",")]);
-        command.args(["--dns-address", DNS_ADDRESS, "--cgroup-driver", "cgroupfs"]);
-        command.args(["--cgroup-root", &self.cgroup]);
+        command.args(["--dns-address", DNS_ADDRESS]);
+        match super::on_systemd() {
+            // Slices have names of their own; the lab's group is not systemd's.
+            true => command.args(["--cgroup-driver", "systemd"]),
+            false => command.args(["--cgroup-driver", "cgroupfs", "--cgroup-root", &self.cgroup]),
+        };
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         command
     }

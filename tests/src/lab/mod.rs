@@ -33,6 +33,14 @@ pub use wait::wait_until;
 
 use anyhow::Result;
 
+/// Set to `systemd` where the lab's containers are to be scopes of the systemd that runs the machine.
+pub const CGROUP_DRIVER: &str = "LONGSHORE_LAB_CGROUP_DRIVER";
+
+/// Whether systemd keeps the cgroups of this lab.
+pub fn on_systemd() -> bool {
+    std::env::var_os(CGROUP_DRIVER).is_some_and(|driver| driver == "systemd")
+}
+
 /// A node with its runtime, ready for a daemon. Fields drop in order: what uses goes before what is
 /// used.
 pub struct Lab {

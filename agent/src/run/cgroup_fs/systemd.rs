@@ -2,13 +2,14 @@
 //!
 //! cgroups-rs sets properties and stops units; it starts only units with processes (`PIDs` is required, and
 //! systemd refuses that property for a slice), so that slices are started here over the same D-Bus library.
-//! Each call is made on a thread that may block, and only when something is to change.
+//! Each call is made on a thread that may block, and only when something is to change. Tests: below, and with a
+//! real systemd in `tests/tests/kernel_systemd.rs`.
 
 use crate::cgroup::CgroupValues;
 use crate::cgroup::values::{PERIOD_US, weight};
 use cgroups_rs::systemd::props::PropertiesBuilder;
 use cgroups_rs::systemd::{
-    CPU_QUOTA_PER_SEC_US, CPU_SHARES, CPU_WEIGHT, MEMORY_LIMIT, MEMORY_MAX, Property, SystemdClient, TASKS_MAX, UNIT_MODE_REPLACE,
+    CPU_QUOTA_PER_SEC_US, CPU_SHARES, CPU_WEIGHT, MEMORY_LIMIT, MEMORY_MAX, Property, SystemdClient, TASKS_MAX, UNIT_MODE_REPLACE, WANTS,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,8 +43,16 @@ impl Systemd {
 
     /// Starts a slice with these values and waits until its group, `directory`, is there.
     pub fn start(&self, unit: &str, values: &CgroupValues, directory: &Path) -> Result<(), SystemdError> {
-        let mut properties =
-            PropertiesBuilder::default_cgroup(&parent(unit), unit).description(format!("pods of Longshore: {unit}")).build();
+        let mut properties = PropertiesBuilder::default()
+            .cpu_accounting(true)
+            .memory_accounting(true)
+            .task_accounting(true)
+            .io_accounting(true)
+            .default_dependencies(false)
+            .description(format!("pods of Longshore: {unit}"))
+            .build();
+        // The builder sends one string, and systemd takes a list only ("Unexpected message contents").
+        properties.push((WANTS, Value::from(vec![parent(unit)])));
         properties.extend(self.properties(values));
         let bus = zbus::blocking::Connection::system().map_err(|e| SystemdError::Bus { source: e.into() })?;
         let auxiliary: Vec<(&str, Vec<(&str, Value<'_>)>)> = Vec::new();

@@ -10,7 +10,7 @@ mod qemu;
 mod user_mode;
 
 pub use qemu::Qemu;
-pub use user_mode::user_mode;
+pub use user_mode::{user_mode, user_mode_systemd};
 
 use super::process::Running;
 use super::wait::wait_until;
