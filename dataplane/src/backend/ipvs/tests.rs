@@ -16,7 +16,7 @@ use crate::backend::{Options, nft};
 use crate::config::DetectLocal;
 use crate::model::{Cidr, Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::{Action, Frontend, FrontendKind, HealthCheck, Resolved};
-use crate::sim::{Outcome, Packet, Surroundings};
+use crate::sim::{Outcome, Packet, Remembered, Surroundings};
 
 const NODE: [u8; 4] = [192, 0, 2, 1];
 
@@ -105,7 +105,7 @@ fn frontend(key: FrontendKey, kind: FrontendKind, action: Action, affinity_secon
         source_ranges.extend(Cidr::new(ip, 32));
     }
     let source_ranges = source_ranges.into();
-    Frontend { key, kind, port_name: "".into(), action, affinity_seconds, source_ranges }
+    Frontend { key, kind, port_name: format!("{key}").into(), action, affinity_seconds, source_ranges }
 }
 
 fn held() -> impl Strategy<Value = Held> {
@@ -370,12 +370,16 @@ fn nft_verdict(options: &Options, services: &[(ObjectName, Resolved)], packet: &
     let mut table = nft::table::Table::new(options.clone());
     table.set_node_port_ips(vec![NODE.into()]);
     for (name, resolved) in services {
-        table.set(name, nft::compile::compile(resolved.clone(), |_| None));
+        table.set(name, nft::compile::compile(name, resolved.clone(), &()));
     }
     let mut image = nft::diff::Image::default();
     image.apply(&table.plan_creation(&nft::table::Loaded::Foreign)[1..]).unwrap();
     let mut random = |below: u32| draw % below;
-    crate::sim::send(&image, packet, &mut Surroundings { family: Family::V4, local: &local(), random: &mut random })
+    crate::sim::send(
+        &image,
+        packet,
+        &mut Surroundings { family: Family::V4, local: &local(), random: &mut random, remembered: &mut Remembered::new() },
+    )
 }
 
 fn ipvs_verdict(options: &Options, services: &[(ObjectName, Resolved)], packet: &Packet, draw: u32) -> Option<Outcome> {
@@ -386,7 +390,7 @@ fn ipvs_verdict(options: &Options, services: &[(ObjectName, Resolved)], packet: 
     }
     sync(&mut state, &mut image, true);
     let mut random = |below: u32| draw % below;
-    send(&image, packet, &mut Surroundings { family: Family::V4, local: &local(), random: &mut random })
+    send(&image, packet, &mut Surroundings { family: Family::V4, local: &local(), random: &mut random, remembered: &mut Remembered::new() })
 }
 
 proptest! {
