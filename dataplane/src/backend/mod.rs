@@ -197,7 +197,7 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
         outcome = outcome.and(ipvs::plane::cleanup(matches!(keep, Some(Mode::Iptables(_)))).map_err(BackendError::from));
     }
     if !matches!(keep, Some(Mode::Iptables(_))) {
-        outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
+        outcome = outcome.and(iptables::cleanup(matches!(keep, Some(Mode::Ipvs(_)))).map_err(BackendError::from));
     }
     outcome
 }

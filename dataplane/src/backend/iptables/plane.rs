@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::ir::Table;
 use super::kernel::{IptablesError, Kernel};
+use super::names::{Chain, Fixed};
 use super::program::{Plan, Program};
 use super::render::render;
-use super::schema::{JUMPS, Jump, Options, places};
+use super::schema::{JUMPS, Jump, Options, is_shared_with_ipvs, places};
 use super::variant::{Commands, Variant};
 use super::watch::{Look, Watch};
 use super::{diff, view};
@@ -187,24 +189,27 @@ impl IptablesPlane {
         Ok(written)
     }
 
-    /// Deletes what is ours in one variant.
-    fn delete_from(kernel: Kernel) -> Result<(), IptablesError> {
+    /// Deletes what is ours in one variant; with `keep_shared` not what the ipvs backend has under the same names.
+    fn delete_from(kernel: Kernel, keep_shared: bool) -> Result<(), IptablesError> {
         let have = kernel.read()?;
-        let ours = |jump: &&Jump| jump.is_ours_alone() && diff::has_jump(&have, jump);
+        let kept = |table: Table, chain: Fixed| keep_shared && is_shared_with_ipvs(table, chain);
+        let ours = |jump: &&Jump| jump.is_ours_alone() && !kept(jump.table, jump.to) && diff::has_jump(&have, jump);
         for jump in JUMPS.iter().filter(ours) {
             kernel.delete(jump)?;
         }
-        let writes = diff::delete(&have, &places());
+        let mut places = places();
+        places.retain(|(table, chain)| !matches!(chain, Chain::Fixed(chain) if kept(*table, *chain)));
+        let writes = diff::delete(&have, &places);
         if writes.is_empty() { Ok(()) } else { kernel.restore(&render(&[&writes])) }
     }
 }
 
-/// Deletes our rules, in whichever variant they are, from the calling thread's network namespace. Every one is tried;
-/// the first error is returned.
-pub fn cleanup() -> Result<(), IptablesError> {
+/// Deletes our rules, in whichever variant they are, from the calling thread's network namespace; with `keep_shared` not
+/// what the ipvs backend has under the same names. Every one is tried; the first error is returned.
+pub fn cleanup(keep_shared: bool) -> Result<(), IptablesError> {
     let mut outcome = Ok(());
     for kernel in Family::ALL.into_iter().flat_map(Kernel::all) {
-        outcome = outcome.and(IptablesPlane::delete_from(kernel));
+        outcome = outcome.and(IptablesPlane::delete_from(kernel, keep_shared));
     }
     outcome
 }
@@ -288,7 +293,7 @@ impl Plane for IptablesPlane {
 
     fn delete(&mut self) -> Result<(), BackendError> {
         self.program.forget();
-        Ok(IptablesPlane::delete_from(self.kernel)?)
+        Ok(IptablesPlane::delete_from(self.kernel, false)?)
     }
 }
 

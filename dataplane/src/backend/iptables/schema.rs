@@ -171,6 +171,15 @@ impl Jump {
     }
 }
 
+/// Whether the ipvs backend has a chain of this name there, too.
+pub fn is_shared_with_ipvs(table: Table, chain: Fixed) -> bool {
+    match table {
+        Table::Nat => matches!(chain, Fixed::Services | Fixed::Postrouting | Fixed::MarkMasq),
+        Table::Filter => matches!(chain, Fixed::Forward | Fixed::ProxyFirewall),
+        Table::Mangle => false,
+    }
+}
+
 const fn jump(table: Table, from: BuiltIn, to: Fixed, new_only: bool, comment: &'static str) -> Jump {
     Jump { table, from, to, new_only, comment }
 }
