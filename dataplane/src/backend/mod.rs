@@ -10,6 +10,7 @@
 pub mod iptables;
 pub mod ipvs;
 pub mod nft;
+pub mod userspace;
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -28,8 +29,8 @@ pub enum BackendError {
     Iptables(#[from] iptables::kernel::IptablesError),
     #[error(transparent)]
     Ipvs(#[from] ipvs::kernel::KernelError),
-    #[error("mode {mode} is not built into this program")]
-    Missing { mode: &'static str },
+    #[error(transparent)]
+    Userspace(#[from] userspace::plane::UserspaceError),
 }
 
 /// What a family's rules depend on besides services.
@@ -181,7 +182,7 @@ pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendEr
         Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
         Mode::Iptables(own) => Ok(Box::new(iptables::plane::IptablesPlane::open(config, own, family)?)),
         Mode::Ipvs(own) => Ok(Box::new(ipvs::plane::IpvsPlane::open(options, own, config.audit)?)),
-        Mode::Userspace => Err(BackendError::Missing { mode: config.mode.name() }),
+        Mode::Userspace => Ok(Box::new(userspace::plane::UserspacePlane::open(options)?)),
     }
 }
 
@@ -198,6 +199,9 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     }
     if !matches!(keep, Some(Mode::Iptables(_))) {
         outcome = outcome.and(iptables::cleanup(matches!(keep, Some(Mode::Ipvs(_)))).map_err(BackendError::from));
+    }
+    if !matches!(keep, Some(Mode::Userspace)) {
+        outcome = outcome.and(userspace::cleanup().map_err(|error| userspace::plane::UserspaceError::from(error).into()));
     }
     outcome
 }

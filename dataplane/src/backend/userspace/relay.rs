@@ -1,0 +1,123 @@
+//! The thread on which everything is relayed, and what the relays share with the plane.
+//!
+//! Owns a runtime of its own: a slow pass of the data plane holds up no datagram. Tests: the namespace tests.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+use super::balance::Balancer;
+use super::compile::{Around, Rule};
+
+/// Time-outs, as the connection tracker has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Of one attempt to connect to an endpoint.
+    pub connect: Duration,
+    /// A UDP session that was never answered ends after this,
+    pub unanswered: Duration,
+    /// and one that was, after this.
+    pub stream: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times { connect: Duration::from_secs(2), unanswered: Duration::from_secs(30), stream: Duration::from_secs(120) }
+    }
+}
+
+/// What is decided about one listener's clients; it changes while clients come.
+#[derive(Debug)]
+pub struct Listener {
+    state: Mutex<(Arc<Rule>, Arc<Around>)>,
+    balancer: Arc<Mutex<Balancer>>,
+    pub changed: Notify,
+    pub times: Times,
+    began: Instant,
+}
+
+impl Listener {
+    pub fn new(rule: Arc<Rule>, around: Arc<Around>, balancer: Arc<Mutex<Balancer>>, times: Times, began: Instant) -> Listener {
+        Listener { state: Mutex::new((rule, around)), balancer, changed: Notify::new(), times, began }
+    }
+
+    pub fn set(&self, rule: Arc<Rule>, around: Arc<Around>) {
+        // Nothing is done in two steps under these locks, so a panic elsewhere leaves them whole.
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (rule, around);
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> (Arc<Rule>, Arc<Around>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since the start.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The endpoints to try for a client, in order; none, when it is to be refused.
+    pub fn candidates(&self, client: IpAddr) -> Vec<SocketAddr> {
+        let (rule, around) = self.state();
+        let endpoints = rule.endpoints(client, &around);
+        self.balancer().order(client, &endpoints, rule.affinity, self.now())
+    }
+
+    pub fn reached(&self, client: IpAddr, endpoint: SocketAddr) {
+        let affinity = self.state().0.affinity;
+        self.balancer().reached(client, endpoint, affinity, self.now());
+    }
+
+    pub fn failed(&self, client: IpAddr) {
+        self.balancer().failed(client);
+    }
+
+    pub fn serves(&self, endpoint: SocketAddr) -> bool {
+        self.state().0.serves(endpoint)
+    }
+
+    fn balancer(&self) -> std::sync::MutexGuard<'_, Balancer> {
+        self.balancer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread; what is relayed on it ends when this is dropped.
+pub struct Relay {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// In the calling thread's network namespace.
+    pub fn start(name: &str) -> io::Result<Relay> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            // A dropped sender ends it as well.
+            let _ = runtime.block_on(stopped);
+        })?;
+        Ok(Relay { handle, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that relays panicked");
+        }
+    }
+}
