@@ -102,12 +102,8 @@ pub struct Actor {
 impl Actor {
     /// Opens the kernel in the calling thread's network namespace, and sees that every family's rules can be read.
     /// Needs the context of a tokio runtime.
-    pub fn open(config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, StartError> {
-        let mut lanes = Vec::new();
-        for family in &config.families {
-            let plane = backend::open(&config, *family)?;
-            lanes.push(Lane::new(plane));
-        }
+    pub fn open(mut config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, StartError> {
+        let lanes = backend::open_all(&mut config)?.into_iter().map(Lane::new).collect();
         let (audit, take_over) = (config.audit, config.take_over);
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
         let told = Told {

@@ -226,6 +226,7 @@ fn dataplane_config(o: &Options, node_ips: &[IpAddr]) -> Result<longshore_datapl
         o.service_cidrs.iter().any(|c| c.contains(':') != v4)
     });
     Ok(longshore_dataplane::Config {
+        fall_back: true,
         node_name: o.node_name.clone(),
         node_ips: node_ips.to_vec(),
         families: families.collect(),

@@ -7,6 +7,8 @@
 //! Owns the seam between the actor and the backends: [`Plane`] is one family's rules in one backend. A backend never
 //! decides where packets may go, and never talks to the API. Tests: each backend's.
 
+mod fallback;
+mod hold;
 pub mod iptables;
 pub mod ipvs;
 pub mod nft;
@@ -178,12 +180,33 @@ pub trait Plane: Send {
 /// written.
 pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendError> {
     let options = Options::of(config, family);
-    match &config.mode {
-        Mode::Nftables => Ok(Box::new(nft::plane::NftPlane::open(&config.table, options)?)),
-        Mode::Iptables(own) => Ok(Box::new(iptables::plane::IptablesPlane::open(config, own, family)?)),
-        Mode::Ipvs(own) => Ok(Box::new(ipvs::plane::IpvsPlane::open(options, own, config.audit)?)),
-        Mode::Userspace => Ok(Box::new(userspace::plane::UserspacePlane::open(options)?)),
+    let plane: Box<dyn Plane> = match &config.mode {
+        Mode::Nftables => Box::new(nft::plane::NftPlane::open(&config.table, options)?),
+        Mode::Iptables(own) => Box::new(iptables::plane::IptablesPlane::open(config, own, family)?),
+        Mode::Ipvs(own) => Box::new(ipvs::plane::IpvsPlane::open(options, own, config.audit)?),
+        // It listens on node ports anyway.
+        Mode::Userspace => return Ok(Box::new(userspace::plane::UserspacePlane::open(options)?)),
+    };
+    Ok(if config.hold_node_ports { Box::new(hold::Holding::around(plane)) } else { plane })
+}
+
+/// Opens the rules of all families. Where the mode cannot work and [`Config::fall_back`] allows it, another is taken,
+/// and `config` has it from then on.
+pub fn open_all(config: &mut Config) -> Result<Vec<Box<dyn Plane>>, BackendError> {
+    let all = |mode: &Mode| -> Result<Vec<Box<dyn Plane>>, BackendError> {
+        let config = Config { mode: mode.clone(), ..config.clone() };
+        config.families.iter().map(|family| open(&config, *family)).collect()
+    };
+    if !config.fall_back {
+        return all(&config.mode);
     }
+    let (mode, planes, refused) = fallback::first_that_works(&config.mode, all)?;
+    if let Some(error) = refused {
+        let (wanted, taken) = (config.mode.name(), mode.name());
+        tracing::warn!(%error, "mode {wanted} cannot work here: services are forwarded by mode {taken}");
+        config.mode = mode;
+    }
+    Ok(planes)
 }
 
 /// Deletes what the backends have in the calling thread's network namespace, but for the one to `keep`; nothing else.

@@ -23,6 +23,10 @@ use crate::wire;
 pub struct Config {
     /// What the rules are written in.
     pub mode: Mode,
+    /// Where the mode cannot work, another is taken; the relay in user space only when there is no packet filter at all.
+    pub fall_back: bool,
+    /// Holds every node port with a socket, so that no local process listens in vain on a service's port.
+    pub hold_node_ports: bool,
     /// Decides which endpoints are local, and node hints.
     pub node_name: String,
     /// The node's `topology.kubernetes.io/zone`, if it has one.
@@ -65,6 +69,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             mode: Mode::Nftables,
+            fall_back: false,
+            hold_node_ports: false,
             node_name: String::new(),
             zone: None,
             node_ips: Vec::new(),
