@@ -218,10 +218,10 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     }
     // Its jumps to chains that both have come first.
     if !matches!(keep, Some(Mode::Ipvs(_))) {
-        outcome = outcome.and(ipvs::plane::cleanup(matches!(keep, Some(Mode::Iptables(_)))).map_err(BackendError::from));
+        outcome = outcome.and(ipvs::plane::cleanup().map_err(BackendError::from));
     }
     if !matches!(keep, Some(Mode::Iptables(_))) {
-        outcome = outcome.and(iptables::cleanup(matches!(keep, Some(Mode::Ipvs(_)))).map_err(BackendError::from));
+        outcome = outcome.and(iptables::cleanup().map_err(BackendError::from));
     }
     if !matches!(keep, Some(Mode::Userspace)) {
         outcome = outcome.and(userspace::cleanup().map_err(|error| userspace::plane::UserspaceError::from(error).into()));

@@ -3,9 +3,9 @@
 use super::super::lab::objects::{TARGET_PORT, node_port, pod_ip, slice, slices, slices_on};
 use super::super::lab::traffic::{serve, tcp};
 use super::super::lab::{Lab, eventually};
-use super::{apply, cluster_ip, config, everything, members, node_address, rules, servers, start, start_with, web};
-use longshore_dataplane::config::IpvsConfig;
-use longshore_dataplane::{Change, Cidr, Config, Dataplane, cleanup, wire};
+use super::{FAMILIES, apply, cluster_ip, config, everything, members, node_address, rules, servers, start, start_with, web};
+use longshore_dataplane::config::{IptablesConfig, IpvsConfig, Mode};
+use longshore_dataplane::{Change, Cidr, Config, Dataplane, Family, cleanup, wire};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -124,7 +124,7 @@ fn a_proxy_that_is_killed_at_any_moment_leaves_what_another_repairs() {
     start(&lab, cluster()).shutdown(true);
     let wanted = everything(&lab);
     cleanup(Some(&lab.node.path())).unwrap();
-    for round in 0..8u64 {
+    for (round, moment) in [0, 20, 90, 300, 1200].into_iter().enumerate() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["inside::victim::a_proxy_that_never_rests", "--exact", "--ignored", "--nocapture"])
             .env("LONGSHORE_NETNS", lab.node.path())
@@ -140,7 +140,7 @@ fn a_proxy_that_is_killed_at_any_moment_leaves_what_another_repairs() {
             text.push(byte[0]);
         }
         // Any moment will do; these are spread over the first writes and the churn.
-        std::thread::sleep(Duration::from_millis(round * round * 7));
+        std::thread::sleep(Duration::from_millis(moment));
         child.kill().unwrap();
         child.wait().unwrap();
         let mut repaired = start_with(config(&lab, IpvsConfig { drain: Duration::from_secs(1), ..IpvsConfig::default() }), cluster());
@@ -246,7 +246,8 @@ fn every_scheduler_of_the_kernel_can_be_had() {
     (0..2).for_each(|pod| serve(&lab.pods[pod], &format!("p{pod}"), TARGET_PORT));
     for name in names {
         // Each takes over from the one before.
-        let dataplane = start_with(config(&lab, IpvsConfig { scheduler: name.into(), ..IpvsConfig::default() }), web(json!({}), &[0, 1]));
+        let scheduled = config(&lab, IpvsConfig { scheduler: name.into(), ..IpvsConfig::default() });
+        let dataplane = start_with(Config { families: vec![Family::V4], ..scheduled }, web(json!({}), &[0, 1]));
         let expected = match name {
             "mh" => "-A -t 10.96.0.10:80 -s mh -b mh-port".into(),
             "sh:sh-port,sh-fallback" => "-A -t 10.96.0.10:80 -s sh -b sh-fallback,sh-port".into(),
@@ -348,4 +349,31 @@ fn settings_and_new_addresses_of_the_node_are_followed() {
     lab.node.ip("addr del 192.0.2.77/24 dev uplink");
     eventually("the address that went has no server", || servers(&lab, "192.0.2.77").is_empty());
     drop(dataplane);
+}
+
+#[test]
+#[ignore = "runs inside User-mode Linux"]
+fn the_mode_is_switched_to_iptables_and_back_without_leavings() {
+    let lab = Lab::new();
+    serve(&lab.pods[1], "p1", TARGET_PORT);
+    let iptables = || Config { mode: Mode::Iptables(IptablesConfig::default()), ..lab.config() };
+    let chains = |lab: &Lab| rules(lab, false) + &rules(lab, true);
+    let answers = |lab: &Lab| {
+        for v6 in FAMILIES {
+            assert_eq!(tcp(&lab.outside, cluster_ip(v6)).unwrap().server, "p1");
+            assert_eq!(tcp(&lab.pods[0], node_address(v6)).unwrap().server, "p1");
+        }
+    };
+    for _ in 0..2 {
+        let dataplane = start_with(iptables(), web(node_port(), &[1]));
+        eventually("nothing of ipvs is left", || servers(&lab, "").is_empty() && !chains(&lab).contains("KUBE-IPVS"));
+        answers(&lab);
+        assert!(!lab.node.command("ip", &["link"]).contains("kube-ipvs0"));
+        assert_eq!(lab.node.command("ipset", &["list", "-n"]), "");
+        drop(dataplane);
+        let dataplane = start(&lab, web(node_port(), &[1]));
+        eventually("nothing of iptables is left", || !chains(&lab).contains("KUBE-SVC-") && !chains(&lab).contains("KUBE-NODEPORTS"));
+        answers(&lab);
+        drop(dataplane);
+    }
 }

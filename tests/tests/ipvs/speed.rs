@@ -4,16 +4,21 @@ use super::super::lab::Lab;
 use super::super::lab::objects::slice;
 use super::{config, start_with};
 use longshore_dataplane::config::IpvsConfig;
+use longshore_dataplane::model::Protocol;
 use longshore_dataplane::netlink::genl;
 use longshore_dataplane::netlink::ipvs::{DEL_DEST, FAMILY, NEW_DEST, SET_DEST, Server, VERSION, put_destination};
 use longshore_dataplane::netlink::socket::{NetlinkSocket, Pipeline};
+use longshore_dataplane::store::ServiceStore;
 use longshore_dataplane::{Change, Config, Dataplane, Family, wire};
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const CHANGES: usize = 60;
+const CHANGES: usize = 100;
+const SIZES: [usize; 2] = [100, 5000];
+/// NETLINK_GENERIC
+const GENERIC: isize = 16;
 
 fn vip(index: usize) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 0)) + 1 + index as u32)
@@ -67,41 +72,88 @@ fn ours(lab: &Lab, services: usize) -> (Duration, Duration) {
     (cold, median(times))
 }
 
-/// The same two messages, sent and acknowledged, by a thread that is woken up for each as the data plane's is.
-fn bare(lab: &Lab) -> Duration {
+/// The median of one endpoint replaced by another, from the resolved service to the kernel's answer: what the backend
+/// itself costs.
+fn backend(lab: &Lab, services: usize) -> Duration {
+    let ipvs = IpvsConfig { drain: Duration::from_millis(1), ..IpvsConfig::default() };
+    let config = Config { families: vec![Family::V4], ..config(lab, ipvs) };
+    let change = |object: Change, store: &mut ServiceStore| match object {
+        Change::SetService(service) => drop(store.set_service(&service)),
+        Change::SetSlice(slice) => drop(store.set_slice(&slice)),
+        _ => unreachable!("these are the changes of this test"),
+    };
+    lab.node.run(|| {
+        let mut store = ServiceStore::new("node", None, &[]);
+        let mut plane = longshore_dataplane::backend::open(&config, Family::V4).unwrap();
+        plane.read().unwrap();
+        (0..services).for_each(|index| {
+            change(service(index), &mut store);
+            change(endpoints(index, [0, 1]), &mut store);
+        });
+        for name in store.take_dirty() {
+            plane.set(&name, store.resolve(&name, Family::V4));
+        }
+        plane.apply(Instant::now()).unwrap();
+        let one = |round: usize| {
+            change(endpoints(round % services, [0, 2 + round / services]), &mut store);
+            let name = store.take_dirty().pop_first().unwrap();
+            let resolved = store.resolve(&name, Family::V4);
+            let began = Instant::now();
+            plane.set(&name, resolved);
+            let written = plane.apply(began).unwrap();
+            let took = began.elapsed();
+            assert!(written.writes >= 2);
+            took
+        };
+        let times = (0..CHANGES).map(one).collect();
+        plane.delete().unwrap();
+        median(times)
+    })
+}
+
+/// The same two messages, sent and acknowledged; by this thread, or by one that is woken up for each as the data
+/// plane's is.
+fn bare(lab: &Lab, woken: bool) -> Duration {
     lab.node.command("ipvsadm", &["-A", "-t", "10.99.0.1:80", "-s", "rr"]);
     lab.node.command("ipvsadm", &["-a", "-t", "10.99.0.1:80", "-r", "10.1.0.20:8080", "-m"]);
+    let mut socket = lab.node.run(|| NetlinkSocket::open_protocol(GENERIC).unwrap());
+    let family = genl::family(&mut socket, FAMILY).unwrap().unwrap();
+    let server = Server { ip: IpAddr::from([10, 99, 0, 1]), protocol: Protocol::Tcp, port: 80 };
+    let mut send = move |messages: &[(u8, usize, Option<u32>)]| {
+        let mut pipeline = Pipeline::default();
+        for (command, index, weight) in messages {
+            let address = SocketAddr::new(pod(*index).parse().unwrap(), 8080);
+            pipeline.add(family, 0, &genl::header(*command, VERSION), |w| put_destination(w, &server, address, *weight));
+        }
+        assert!(socket.pipeline(&pipeline).unwrap().is_empty());
+    };
     let (ask, asked) = std::sync::mpsc::channel::<usize>();
     let (answer, answered) = std::sync::mpsc::channel::<()>();
-    let worker = lab.node.spawn(move || {
-        let mut socket = NetlinkSocket::open_protocol(16).unwrap();
-        let family = genl::family(&mut socket, FAMILY).unwrap().unwrap();
-        let server = Server { ip: IpAddr::from([10, 99, 0, 1]), protocol: longshore_dataplane::model::Protocol::Tcp, port: 80 };
-        let address = |index: usize| SocketAddr::new(pod(index).parse().unwrap(), 8080);
-        for round in asked {
-            let mut pipeline = Pipeline::default();
-            let mut add = |command: u8, index: usize, weight: Option<u32>| {
-                pipeline.add(family, 0, &genl::header(command, VERSION), |w| put_destination(w, &server, address(index), weight));
-            };
-            add(NEW_DEST, round + 1, Some(1));
-            add(SET_DEST, round, Some(0));
-            assert!(socket.pipeline(&pipeline).unwrap().is_empty());
-            answer.send(()).unwrap();
-            // Not timed: nothing is left behind.
-            let mut pipeline = Pipeline::default();
-            pipeline.add(family, 0, &genl::header(DEL_DEST, VERSION), |w| put_destination(w, &server, address(round), None));
-            assert!(socket.pipeline(&pipeline).unwrap().is_empty());
-        }
-    });
-    let change = |round: usize| {
+    let mut times = Vec::new();
+    let one = move |round: usize| {
         let began = Instant::now();
-        ask.send(round).unwrap();
-        answered.recv().unwrap();
-        began.elapsed()
+        send(&[(NEW_DEST, round + 1, Some(1)), (SET_DEST, round, Some(0))]);
+        let took = began.elapsed();
+        if woken {
+            answer.send(()).unwrap();
+        }
+        // Not timed: nothing is left behind.
+        send(&[(DEL_DEST, round, None)]);
+        took
     };
-    let times = (0..CHANGES).map(change).collect();
-    drop(ask);
-    worker.join().unwrap();
+    if woken {
+        let worker = std::thread::spawn(move || asked.iter().map(one).count());
+        for round in 0..CHANGES {
+            let began = Instant::now();
+            ask.send(round).unwrap();
+            answered.recv().unwrap();
+            times.push(began.elapsed());
+        }
+        drop(ask);
+        worker.join().unwrap();
+    } else {
+        times.extend((0..CHANGES).map(one));
+    }
     lab.node.command("ipvsadm", &["-D", "-t", "10.99.0.1:80"]);
     median(times)
 }
@@ -111,17 +163,21 @@ fn bare(lab: &Lab) -> Duration {
 fn a_change_costs_little_more_than_its_bare_message_however_many_services_there_are() {
     let lab = Lab::new();
     lab.node.command("modprobe", &["-a", "ip_vs", "ip_vs_rr"]);
-    let bare = bare(&lab);
-    let sizes = [100, 2000];
-    let [(few_cold, few), (many_cold, many)] = sizes.map(|services| ours(&lab, services));
-    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
-    println!("bare messages: {bare:?}");
-    println!("{} services: cold {few_cold:?}, a change {few:?}, {:.2} of bare", sizes[0], ratio(few, bare));
-    println!(
-        "{} services: cold {many_cold:?}, a change {many:?}, {:.2} of bare, {:.2} of {} services",
-        sizes[1],
-        ratio(many, bare),
-        ratio(many, few),
-        sizes[0]
-    );
+    let (bare_sent, bare_woken) = (bare(&lab, false), bare(&lab, true));
+    println!("the bare messages: {bare_sent:?}; with a thread to wake up: {bare_woken:?}");
+    let mut told = Vec::new();
+    for services in SIZES {
+        let backend = backend(&lab, services);
+        let (cold, change) = ours(&lab, services);
+        let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+        println!(
+            "{services} services: from resolved to kernel {backend:?} ({:.2} of bare), from event to kernel {change:?} ({:.2} of bare and woken), cold {cold:?}",
+            ratio(backend, bare_sent),
+            ratio(change, bare_woken)
+        );
+        told.push(backend);
+        assert!(backend < bare_sent * 2, "{backend:?} against {bare_sent:?}");
+    }
+    // Flat: fifty times the services, and no more than half as much again.
+    assert!(told[1] < told[0] * 3 / 2, "{told:?}");
 }

@@ -22,6 +22,7 @@ use super::parse::saved;
 use super::render::{Input, rule};
 use super::schema::Jump;
 use super::variant::{Commands, Evidence, Variant, choose, parse_version};
+use crate::backend::ipvs::xtables::has_nftables;
 use crate::model::Family;
 
 /// Seconds that a command waits for others that hold iptables' lock.
@@ -169,6 +170,11 @@ fn failure(verb: &'static str, jump: &Jump, said: &str) -> IptablesError {
 
 /// What a variant has in both families; `None` when it does not work here. `tried` is told why.
 fn evidence(variant: Variant, tried: &mut Vec<String>) -> Option<Evidence> {
+    // Its commands list nothing, and say that all is well, on kernels where they can make nothing.
+    if variant == Variant::Nft && !Family::ALL.into_iter().any(has_nftables) {
+        tried.push("the kernel has no nftables for iptables".into());
+        return None;
+    }
     let mut evidence = Evidence::default();
     let mut works = false;
     for family in Family::ALL {

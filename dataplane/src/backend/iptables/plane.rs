@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::ir::Table;
+use super::ir::{Place, Table};
 use super::kernel::{IptablesError, Kernel};
 use super::names::{Chain, Fixed};
 use super::program::{Plan, Program};
@@ -16,7 +16,7 @@ use super::schema::{JUMPS, Jump, Options, is_shared_with_ipvs, places};
 use super::variant::{Commands, Variant};
 use super::watch::{Look, Watch};
 use super::{diff, view};
-use crate::backend::{BackendError, Found, NodeAddresses, Options as Common, Plane, Written};
+use crate::backend::{BackendError, Found, NodeAddresses, Options as Common, Plane, Written, ipvs};
 use crate::config::{Config, IptablesConfig, NodePortAddresses};
 use crate::model::{Family, ObjectName};
 use crate::resolve::Resolved;
@@ -189,27 +189,30 @@ impl IptablesPlane {
         Ok(written)
     }
 
-    /// Deletes what is ours in one variant; with `keep_shared` not what the ipvs backend has under the same names.
-    fn delete_from(kernel: Kernel, keep_shared: bool) -> Result<(), IptablesError> {
+    /// Deletes what is ours in one variant. Chains that both have stay when they are the ipvs backend's by now.
+    fn delete_from(kernel: Kernel) -> Result<(), IptablesError> {
         let have = kernel.read()?;
-        let kept = |table: Table, chain: Fixed| keep_shared && is_shared_with_ipvs(table, chain);
-        let ours = |jump: &&Jump| jump.is_ours_alone() && !kept(jump.table, jump.to) && diff::has_jump(&have, jump);
+        let keep_shared = ipvs::xtables::has_taken_over(kernel.commands());
+        let kept = |table: Table, to: Fixed| keep_shared && is_shared_with_ipvs(table, to);
+        // The ipvs backend's jumps to this one have another comment.
+        let stays = |jump: &Jump| kept(jump.table, jump.to) && jump.to != Fixed::ProxyFirewall;
+        let ours = |jump: &&Jump| jump.is_ours_alone() && diff::has_jump(&have, jump) && !stays(jump);
         for jump in JUMPS.iter().filter(ours) {
             kernel.delete(jump)?;
         }
-        let mut places = places();
-        places.retain(|(table, chain)| !matches!(chain, Chain::Fixed(chain) if kept(*table, *chain)));
+        let goes = |place: &Place| !matches!(place, (table, Chain::Fixed(fixed)) if kept(*table, *fixed));
+        let places: Vec<Place> = places().into_iter().filter(goes).collect();
         let writes = diff::delete(&have, &places);
         if writes.is_empty() { Ok(()) } else { kernel.restore(&render(&[&writes])) }
     }
 }
 
-/// Deletes our rules, in whichever variant they are, from the calling thread's network namespace; with `keep_shared` not
-/// what the ipvs backend has under the same names. Every one is tried; the first error is returned.
-pub fn cleanup(keep_shared: bool) -> Result<(), IptablesError> {
+/// Deletes our rules, in whichever variant they are, from the calling thread's network namespace. Every one is tried;
+/// the first error is returned.
+pub fn cleanup() -> Result<(), IptablesError> {
     let mut outcome = Ok(());
     for kernel in Family::ALL.into_iter().flat_map(Kernel::all) {
-        outcome = outcome.and(IptablesPlane::delete_from(kernel, keep_shared));
+        outcome = outcome.and(IptablesPlane::delete_from(kernel));
     }
     outcome
 }
@@ -293,7 +296,7 @@ impl Plane for IptablesPlane {
 
     fn delete(&mut self) -> Result<(), BackendError> {
         self.program.forget();
-        Ok(IptablesPlane::delete_from(self.kernel, false)?)
+        Ok(IptablesPlane::delete_from(self.kernel)?)
     }
 }
 

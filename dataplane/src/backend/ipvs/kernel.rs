@@ -93,9 +93,9 @@ pub struct Kernel {
     numbers: Numbers,
 }
 
-/// Deletes the rules, but for those that the iptables backend has, too, if `keep_shared`.
-pub fn unload(rules: &Xtables, keep_shared: bool) -> Result<(), KernelError> {
-    let input = Saved::read(&rules.save()?).unload(keep_shared);
+/// Deletes the rules, but for chains that are the iptables backend's by now.
+pub fn unload(rules: &Xtables) -> Result<(), KernelError> {
+    let input = Saved::read(&rules.save()?).unload();
     Ok(if input.is_empty() { Ok(()) } else { rules.restore(&input) }?)
 }
 

@@ -213,11 +213,10 @@ impl IpvsPlane {
         Ok(())
     }
 
-    /// Deletes all that is ours, with the rules in each of these commands' tables. With `keep_shared`, rules that the
-    /// iptables backend has, too, stay.
-    fn delete_all(&mut self, rules: &[Xtables], keep_shared: bool) -> Result<(), KernelError> {
+    /// Deletes all that is ours, with the rules in each of these commands' tables.
+    fn delete_all(&mut self, rules: &[Xtables]) -> Result<(), KernelError> {
         self.delete_servers()?;
-        rules.iter().try_for_each(|rules| unload(rules, keep_shared))?;
+        rules.iter().try_for_each(unload)?;
         self.state.forget();
         // Each is tried whatever becomes of the other.
         let sets = self.kernel.destroy_sets();
@@ -323,28 +322,28 @@ impl Plane for IpvsPlane {
     }
 
     fn delete(&mut self) -> Result<(), BackendError> {
-        Ok(self.delete_all(&[self.kernel.rules()], false)?)
+        Ok(self.delete_all(&[self.kernel.rules()])?)
     }
 }
 
 /// Deletes what this backend has in the calling thread's network namespace, in both families and whichever iptables
 /// its rules are in. Nothing is loaded for it, and nothing of others is touched.
-pub fn cleanup(keep_shared: bool) -> Result<(), KernelError> {
+pub fn cleanup() -> Result<(), KernelError> {
     // Without IPVS nothing of it can be there.
     if !has_ipvs()? {
         return Ok(());
     }
     let mut outcome = Ok(());
     for family in Family::ALL {
-        outcome = outcome.and(cleanup_family(family, keep_shared));
+        outcome = outcome.and(cleanup_family(family));
     }
     outcome
 }
 
-fn cleanup_family(family: Family, keep_shared: bool) -> Result<(), KernelError> {
+fn cleanup_family(family: Family) -> Result<(), KernelError> {
     let kernel = Kernel::open(family, Xtables::find(family)?, None)?;
     let balance = Balance::parse("").expect("empty is a scheduler");
     let options = Options::of(&Config::default(), family);
     let mut plane = IpvsPlane::with(options, balance, &IpvsConfig::default(), kernel);
-    plane.delete_all(&Xtables::all(family), keep_shared)
+    plane.delete_all(&Xtables::all(family))
 }

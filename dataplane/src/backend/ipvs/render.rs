@@ -254,10 +254,17 @@ impl Saved {
         text
     }
 
-    /// What it must read for them to go. `keep_shared` leaves chains that the iptables backend has, too, and the jumps
-    /// to them that are the same there.
-    pub fn unload(&self, keep_shared: bool) -> String {
-        let goes = |chain: Chain| !(keep_shared && chain.is_shared());
+    /// Whether the chains that the iptables backend has, too, are for IPVS.
+    pub fn are_ours(&self) -> bool {
+        let node_ports = rule(&Rule { matches: vec![Match::ToHere], target: Target::Goto(Chain::NodePort) }, Family::V4);
+        let services = self.chains.get(&(Table::Nat, Chain::Services.name().into()));
+        services.is_some_and(|rules| rules.contains(&node_ports))
+    }
+
+    /// What it must read for them to go. Chains that the iptables backend has filled by now stay, and so do the jumps to
+    /// them that are the same there.
+    pub fn unload(&self) -> String {
+        let goes = |chain: Chain| self.are_ours() || !chain.is_shared();
         // Both backends jump from INPUT and FORWARD to this one, but each with a comment of its own.
         let jump_goes = |jump: &Jump| goes(jump.to) || jump.to == Chain::ProxyFirewall;
         let mut text = String::new();
@@ -329,7 +336,7 @@ mod tests {
             assert!(!saved.is(&skeleton(family, &[])));
             // Nothing is jumped to twice.
             assert!(!saved.load(&one).contains("-I "));
-            assert!(restored(&saved.unload(false)).chains.values().all(Vec::is_empty));
+            assert!(restored(&saved.unload()).chains.values().all(Vec::is_empty));
         }
     }
 
@@ -359,8 +366,9 @@ mod tests {
 
     #[test]
     fn chains_of_the_other_backend_stay_when_it_takes_over() {
-        let saved = restored(&Saved::default().load(&skeleton(Family::V4, &Set::ALL)));
-        let text = saved.unload(true);
+        let ours = Saved::default().load(&skeleton(Family::V4, &Set::ALL));
+        let saved = restored(&ours.replace("-A KUBE-SERVICES", "-A KUBE-OTHER"));
+        let text = saved.unload();
         assert!(!text.contains("-X KUBE-SERVICES") && !text.contains("-D OUTPUT -m comment --comment \"kubernetes service portals\""));
         assert!(text.contains("-X KUBE-IPVS-FILTER") && text.contains("-D INPUT -m comment --comment \"kube-proxy firewall rules\""));
     }

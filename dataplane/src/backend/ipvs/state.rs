@@ -43,7 +43,7 @@ pub struct State {
     have: Option<Image>,
     /// Virtual servers that were found and are not ours.
     foreign: BTreeMap<Server, Held>,
-    saved: Saved,
+    saved: Arc<Saved>,
     touched: BTreeSet<Server>,
     touched_items: BTreeSet<Item>,
     rules_touched: bool,
@@ -63,7 +63,7 @@ impl State {
             denied: BTreeMap::new(),
             have: None,
             foreign: BTreeMap::new(),
-            saved: Saved::default(),
+            saved: Arc::default(),
             touched: BTreeSet::new(),
             touched_items: BTreeSet::new(),
             rules_touched: true,
@@ -208,7 +208,7 @@ impl State {
         let addresses = image.addresses.iter().map(|ip| Item::Address(*ip));
         self.touched_items.extend(entries.chain(addresses).chain(self.references.keys().copied()));
         self.rules_touched = true;
-        (self.have, self.foreign, self.saved) = (Some(image), foreign, saved);
+        (self.have, self.foreign, self.saved) = (Some(image), foreign, Arc::new(saved));
     }
 
     /// Whether a virtual server that was found is one of a service, of ours or of another proxy's: servers themselves
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// What `iptables-restore` must know of the rules that are loaded.
-    pub fn saved(&self) -> &Saved {
+    pub fn saved(&self) -> &Arc<Saved> {
         &self.saved
     }
 
@@ -291,7 +291,7 @@ impl State {
     pub fn done(&mut self, op: &Op) {
         let Some(have) = &mut self.have else { return };
         if let Op::Load(skeleton) = op {
-            self.saved = Saved::of(skeleton);
+            self.saved = Arc::new(Saved::of(skeleton));
         }
         // Refused only if the kernel knew more than we did; then it is as it should be now.
         let _ = have.apply(op);

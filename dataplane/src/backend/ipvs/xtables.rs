@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
+use super::render::Saved;
 use crate::backend::iptables::variant::{Commands, Evidence, Variant, choose};
 use crate::model::Family;
 use crate::netlink::attr::Writer;
@@ -67,9 +68,14 @@ impl Xtables {
     }
 }
 
+/// Whether the chains that both have are the ipvs backend's. False when that cannot be seen.
+pub fn has_taken_over(commands: Commands) -> bool {
+    Xtables(commands).save().is_ok_and(|text| Saved::read(&text).are_ours())
+}
+
 /// Whether the kernel's nftables has the family that iptables' tables are in: a table is made, in a transaction that is
 /// never ended and so never happens.
-fn has_nftables(family: Family) -> bool {
+pub fn has_nftables(family: Family) -> bool {
     const NFTABLES: u16 = 10;
     const BATCH_BEGIN: u16 = 16;
     const CREATE: u16 = 0x400;
