@@ -369,10 +369,51 @@ fn others_changes_are_no_reason_to_write() {
     lab.node.command("iptables-legacy", &["-A", "FORWARD", "-s", "203.0.113.0/24", "-j", "ACCEPT"]);
     apply(&dataplane, slices("web", &[0]));
     apply(&dataplane, slices("web", &[]));
+    // Whoever looks finds nothing to do.
+    let looked = std::time::Instant::now();
+    eventually("an audit or two passed", || looked.elapsed() > std::time::Duration::from_millis(1200));
     assert_eq!(dataplane.status().counters.foreign_changes, 0);
     assert!(dataplane.status().counters.kernel_writes > before);
     let saved = save(&lab, Variant::Legacy, Family::V4);
     assert!(saved.contains("-A FORWARD -s 203.0.113.0/24 -j ACCEPT"), "{saved}");
+}
+
+/// A table of its own, after translation and after any refusal.
+const LEAKS: &str = "table inet leaks { counter untranslated { }; \
+    chain forward { type filter hook forward priority 10; ip daddr 10.96.0.0/16 counter name untranslated; }; \
+    chain output { type filter hook output priority 10; ip daddr 10.96.0.0/16 counter name untranslated; }; }";
+
+#[test]
+fn no_packet_is_untranslated_while_the_only_endpoint_comes_and_goes() {
+    for variant in VARIANTS {
+        let lab = lab(variant);
+        serve(&lab.pods[1], "p1", TARGET_PORT);
+        lab.node.command("nft", &[LEAKS]);
+        let mut changes = vec![service("web", json!({}))];
+        changes.extend(slices("web", &[1]));
+        let dataplane = start(&lab, changes);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let flood = || {
+            let mut sent = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                sent += u32::from(socket.send_to(b"x", cluster_ip(false)).is_ok());
+            }
+            sent
+        };
+        let flood = &flood;
+        let sent = std::thread::scope(|scope| {
+            let floods = [&lab.outside, &lab.node].map(|from| scope.spawn(|| from.run(flood)));
+            for _ in 0..15 {
+                apply(&dataplane, slices("web", &[]));
+                apply(&dataplane, slices("web", &[1]));
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            floods.map(|flood| flood.join().unwrap()).iter().sum::<u32>()
+        });
+        let leaked = lab.nft("list counter inet leaks untranslated");
+        assert!(sent > 1000 && leaked.contains("packets 0 "), "{variant:?}: of {sent} datagrams: {leaked}");
+    }
 }
 
 /// The rules of a small cluster as `iptables-save` prints them; the golden table.

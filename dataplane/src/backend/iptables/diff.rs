@@ -69,8 +69,8 @@ impl Holding {
         self.disorder.remove(&place);
         match place {
             (Table::Nat, Chain::Of(..)) => drop(self.own.insert(place.1, Digest::default())),
-            // Such a chain elsewhere is not ours.
-            (_, Chain::Of(..)) => {}
+            // Such a chain elsewhere is not ours; and the built-in ones come with their tables.
+            (_, Chain::Of(..) | Chain::BuiltIn(_)) => {}
             (_, chain) if is_shared(chain) => {
                 self.shared.insert(place, Bag::new());
                 if place == NAT_SERVICES {
@@ -109,8 +109,8 @@ impl Holding {
     }
 
     /// To be told what was committed.
-    pub fn written(&mut self, writes: &[Write]) {
-        let mut sorted: Vec<&Write> = writes.iter().collect();
+    pub fn written<'a>(&mut self, writes: impl Iterator<Item = &'a Write>) {
+        let mut sorted: Vec<&Write> = writes.collect();
         sorted.sort_by_key(|write| (write.section, write.op.phase()));
         for write in sorted {
             let place = write.place();
@@ -248,11 +248,13 @@ pub fn untidy(have: &Holding, wanted: &HashMap<Place, HashMap<u64, u32>>) -> Vec
     places
 }
 
-/// Writes a chain of all services anew. `last` ends nat's KUBE-SERVICES.
+/// Writes a chain of all services anew. `last` ends nat's KUBE-SERVICES. What a filter chain refuses without need goes
+/// after nat changed, as always; what it is to refuse must be in it before.
 pub fn rewrite<'a>(place: Place, rules: impl Iterator<Item = &'a Rule>, last: &'a [Rule]) -> Vec<Write> {
     let last = if place == NAT_SERVICES { last } else { &[] };
-    let rules = rules.chain(last).map(|rule| shared(place, Op::Append(place.1, rule.clone())));
-    [shared(place, Op::Declare(place.1))].into_iter().chain(rules).collect()
+    let section = if place.0 == Table::Nat { Section::Nat } else { Section::FilterLast };
+    let rules = rules.chain(last).map(|rule| Write { section, op: Op::Append(place.1, rule.clone()) });
+    [Write { section, op: Op::Declare(place.1) }].into_iter().chain(rules).collect()
 }
 
 /// The fixed part: chains that are missing, fixed chains that differ, the guard in the kubelet's chain.

@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 
 use super::diff::Holding;
 use super::ir::{Line, Op, Place, Rule, Target, Write};
+use super::names::Chain;
+use super::program::Program;
+use super::schema::{JUMPS, Options};
+use crate::model::ObjectName;
+use crate::resolve::Resolved;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
@@ -14,6 +19,26 @@ pub struct Image {
 }
 
 impl Image {
+    /// The tables of a node that forwards these services and whose own tables hold nothing else: what a packet meets
+    /// there, and what is shown of a plan that was not carried out.
+    pub fn of<'a>(options: &Options, services: impl Iterator<Item = (&'a ObjectName, &'a Resolved)>) -> Image {
+        let mut image = Image::default();
+        for jump in JUMPS {
+            image.chains.insert((jump.table, Chain::BuiltIn(jump.from)), Vec::new());
+        }
+        let mut program = Program::new(options.clone());
+        program.adopt(image.holding());
+        services.for_each(|(name, resolved)| program.set(name, resolved));
+        let plan = program.plan(&program.waiting());
+        let writes: Vec<Write> = plan.writes().cloned().collect();
+        image.apply(&writes).expect("a whole program applies to nothing");
+        for jump in JUMPS {
+            let rules = image.chains.entry((jump.table, Chain::BuiltIn(jump.from))).or_default();
+            rules.insert(0, jump.rule());
+        }
+        image
+    }
+
     /// Applies operations as strictly as iptables-restore does; the error says which it would refuse.
     pub fn apply(&mut self, writes: &[Write]) -> Result<(), String> {
         let mut sorted: Vec<&Write> = writes.iter().collect();

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use iptables::IPTables;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::diff::Holding;
@@ -27,6 +28,7 @@ use crate::model::Family;
 
 /// Seconds that a command waits for others that hold iptables' lock.
 const LOCK_SECONDS: &str = "5";
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than the largest table takes.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The first with `-restore -w` and `--random-fully`.
@@ -130,30 +132,50 @@ impl Kernel {
         })
     }
 
-    fn single(&self) -> IPTables {
-        IPTables { cmd: self.commands.iptables, has_check: true, has_wait: true, is_numeric: true }
+    /// The crate's commands wait for the lock without end: so it is waited for before, and not without end.
+    fn single(&self, patience: Duration) -> Result<IPTables, IptablesError> {
+        if self.commands.variant == Variant::Legacy && !lock_is_free(patience) {
+            return Err(IptablesError::Locked { command: self.commands.iptables });
+        }
+        Ok(IPTables { cmd: self.commands.iptables, has_check: true, has_wait: true, is_numeric: true })
     }
 
     /// Puts a jump at the head of its chain.
     pub fn insert(&self, jump: &Jump) -> Result<(), IptablesError> {
         let (from, text) = arguments(jump);
-        let done = self.single().insert(jump.table.name(), &from, &text, 1);
+        let done = self.single(LOCK_PATIENCE)?.insert(jump.table.name(), &from, &text, 1);
         done.map_err(|error| failure("make", jump, &error.to_string()))
     }
 
     /// Takes every copy of a jump away.
     pub fn delete(&self, jump: &Jump) -> Result<(), IptablesError> {
         let (from, text) = arguments(jump);
-        let done = self.single().delete_all(jump.table.name(), &from, &text);
+        let done = self.single(LOCK_PATIENCE)?.delete_all(jump.table.name(), &from, &text);
         done.map_err(|error| failure("delete", jump, &error.to_string()))
     }
 
     /// Whether the canaries of all tables are there.
     pub fn canaries_live(&self) -> bool {
         let name = Chain::Fixed(Fixed::Canary).to_string();
-        let tables = self.single();
         // What cannot be asked is asked again later: it is no sign of a flush.
+        let Ok(tables) = self.single(Duration::ZERO) else { return true };
         Table::ALL.into_iter().all(|table| tables.chain_exists(table.name(), &name).unwrap_or(true))
+    }
+}
+
+/// Whether somebody could have iptables' lock within this time. One that cannot be looked at is left to the command.
+fn lock_is_free(patience: Duration) -> bool {
+    let path = std::env::var_os("XTABLES_LOCKFILE").unwrap_or_else(|| "/run/xtables.lock".into());
+    let Ok(file) = File::open(path) else { return true };
+    let deadline = Instant::now() + patience;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // Closing the file gives it back.
+            Ok(()) => return true,
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::WOULDBLOCK) => return false,
+            Err(_) => return true,
+        }
     }
 }
 
@@ -331,7 +353,7 @@ fn wait_readable(what: &impl AsFd, deadline: Instant) -> io::Result<()> {
         match poll(&mut [PollFd::new(what, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -14,6 +14,12 @@
 //! | `variant` | legacy or nft |
 //! | `kernel`, `watch`, `plane` | the only parts that touch the world |
 //!
+//! Where a packet's lot is another than with nftables, it is kube-proxy's: other ports of a cluster IP pass
+//! untranslated, not refused; so do the node's own packets to an external address of a service without endpoints
+//! (nothing jumps from OUTPUT to KUBE-EXTERNAL-SERVICES); such a service refuses everybody, whatever its source ranges;
+//! node ports answer on 127.0.0.1. Affinity remembers as many clients of an endpoint as `xt_recent` does, 100 unless
+//! its module is told otherwise.
+//!
 //! Tests: `tests` (laws), each file's own, and the namespace tests.
 
 pub mod compile;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::compile::{Fragment, compile, shared};
 use super::diff::{self, Holding, MANY_DELETIONS, NAT_SERVICES};
-use super::ir::{Op, Place, Rule, Write};
+use super::ir::{Op, Place, Rule, Section, Write};
 use super::names::Chain;
 use super::render::{Input, render};
 use super::schema::{JUMPS, Jump, Options, to_node_ports};
@@ -229,7 +229,9 @@ impl Program {
         }
         if !anew.is_empty() {
             for piece in &mut pieces {
-                piece.writes.retain(|write| !anew.contains(&write.place()));
+                // In a filter chain, what comes does so before the chain is written anew: nothing may pass meanwhile.
+                let kept = |write: &Write| write.section == Section::FilterFirst && !matches!(write.op, Op::Delete(..));
+                piece.writes.retain(|write| !anew.contains(&write.place()) || kept(write));
             }
             let rules = self.all_shared(services);
             for place in &anew {
@@ -290,7 +292,7 @@ impl Program {
     /// To be told once a plan is committed.
     pub fn committed(&mut self, plan: &Plan) {
         let Some(have) = &mut self.have else { return };
-        plan.pieces.iter().for_each(|piece| have.written(&piece.writes));
+        have.written(plan.writes());
         for name in &plan.services {
             self.touched.remove(name);
             let after = self.want.get(name).cloned();

@@ -303,6 +303,13 @@ fn the_last_endpoint_is_refused_before_it_is_untranslated_and_the_first_the_othe
     sync(&mut program, &mut image);
     program.set(&name(1), &plain(1).resolved());
     assert_eq!(sections(&program), ["*nat", "*filter"]);
+    // Also when nothing is known of what stands there.
+    program.adopt(image.holding());
+    assert_eq!(sections(&program), ["*nat", "*filter"]);
+    sync(&mut program, &mut image);
+    program.set(&name(1), &Spec { cluster: 0, ..plain(1) }.resolved());
+    program.adopt(image.holding());
+    assert_eq!(sections(&program), ["*filter", "*nat"]);
 }
 
 #[test]
@@ -409,6 +416,8 @@ proptest! {
         prop_assert_eq!(normal(&image), normal(&program_of(options(), &resolved(&want)).1));
         prop_assert!(program.holds(&image.holding()));
         prop_assert_eq!(through_text(&image), image.holding());
+        let wanted = resolved(&want);
+        prop_assert_eq!(normal(&image), normal(&Image::of(&options(), wanted.iter().map(|(name, resolved)| (name, resolved)))));
     }
 
     #[test]
@@ -518,7 +527,7 @@ proptest! {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
         let packet = packet(protocol, from.address(), from.interface(), destination);
         let held = resolved(&services);
-        let ours = verdict(&program_of(options.clone(), &held).1, &packet, draw);
+        let ours = verdict(&Image::of(&options, held.iter().map(|(name, resolved)| (name, resolved))), &packet, draw);
         let theirs = nft_verdict(&options.common, &held, &packet, draw);
         if let Some(expected) = excepted(&services, &packet, kind) {
             prop_assert_eq!(ours, Some(expected));
