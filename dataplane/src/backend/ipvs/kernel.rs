@@ -54,7 +54,7 @@ fn hint(refused: &Refused) -> &'static str {
 
 /// How a set type's module and option end.
 fn module(set_type: &str) -> String {
-    set_type.replace([':', ','], "_")
+    set_type.replace(':', "_").replace(',', "")
 }
 
 /// An operation that the kernel refuses for what it is about; the others are not concerned.
@@ -477,4 +477,78 @@ impl Op {
 pub fn connections(destinations: &[ipvs::Destination], address: &SocketAddr) -> u64 {
     let found = destinations.iter().find(|one| one.address == *address);
     found.map_or(0, |one| u64::from(one.active) + u64::from(one.inactive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+    use crate::netlink::ipvs::{Scheduler, Spread};
+
+    fn refused(errno: i32) -> Refused {
+        Refused { seq: 1, source: std::io::Error::from_raw_os_error(errno), detail: None }
+    }
+
+    fn means(op: &Op, errno: i32) -> &'static str {
+        match meaning(op, &refused(errno)) {
+            Meaning::Needless => "needless",
+            Meaning::Again => "again",
+            Meaning::Instead(Op::AddDestination(..)) => "add instead",
+            Meaning::Instead(_) => "edit instead",
+            Meaning::Unwanted { full: true } => "full",
+            Meaning::Unwanted { full: false } => "unwanted",
+            Meaning::Orphan => "orphan",
+            Meaning::Fatal => "fatal",
+        }
+    }
+
+    #[test]
+    fn each_answer_of_the_kernel_has_its_meaning() {
+        let server = Server { ip: [10, 96, 0, 1].into(), protocol: Protocol::Tcp, port: 80 };
+        let spread = Spread { scheduler: Scheduler::new("rr").unwrap(), flags: 0, timeout: 0, netmask: 32 };
+        let address = SocketAddr::from(([10, 1, 0, 1], 80));
+        let entry = Item::Entry(Set::ClusterIp, Entry::IpPort(server.ip, Protocol::Tcp, 80));
+        let link = Item::Address(server.ip);
+        let add = Op::AddDestination(server, address, 1);
+        let cases = [
+            // A kernel that is busy or short of memory is asked again, whatever for.
+            (add.clone(), libc::EBUSY, "again"),
+            (Op::Add(entry), libc::ENOBUFS, "again"),
+            (Op::DeleteServer(server), libc::EINTR, "again"),
+            (Op::CreateLink, libc::ENOMEM, "again"),
+            // What is so already is well.
+            (Op::Add(entry), libc::EEXIST, "needless"),
+            (Op::Add(link), libc::EEXIST, "needless"),
+            (Op::Delete(link), libc::EADDRNOTAVAIL, "needless"),
+            (Op::DeleteServer(server), libc::ESRCH, "needless"),
+            (Op::DeleteDestination(server, address), libc::ENOENT, "needless"),
+            (add.clone(), libc::EEXIST, "edit instead"),
+            (Op::EditDestination(server, address, 0), libc::ENOENT, "add instead"),
+            // One object's trouble is nobody else's.
+            (add.clone(), libc::EINVAL, "unwanted"),
+            (Op::Add(entry), ipset::FULL, "full"),
+            (Op::Add(link), libc::EACCES, "unwanted"),
+            (add.clone(), libc::ESRCH, "orphan"),
+            // These are about more than one object.
+            (add, libc::EPERM, "fatal"),
+            (Op::AddServer(server, spread), libc::ENOENT, "fatal"),
+            (Op::AddServer(server, spread), libc::EEXIST, "fatal"),
+            (Op::EditServer(server, spread), libc::ESRCH, "fatal"),
+            (Op::Add(entry), libc::ENOENT, "fatal"),
+            (Op::Add(link), libc::ENODEV, "fatal"),
+        ];
+        for (op, errno, expected) in cases {
+            assert_eq!(means(&op, errno), expected, "{op:?}: {errno}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = KernelError::NoScheduler { name: "lblcr".into() };
+        assert!(missing.to_string().contains("ip_vs_lblcr (CONFIG_IP_VS_LBLCR)"), "{missing}");
+        let missing = KernelError::NoSetType { name: "hash:ip,port,net" };
+        assert!(missing.to_string().contains("ip_set_hash_ipportnet (CONFIG_IP_SET_HASH_IPPORTNET)"), "{missing}");
+        let missing = KernelError::NoIpvs { tried: Some("modprobe: not found".into()) };
+        assert!(missing.to_string().ends_with("ip_vs (CONFIG_IP_VS); modprobe: not found"), "{missing}");
+    }
 }
