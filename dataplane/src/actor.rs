@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::Interest;
@@ -96,6 +97,7 @@ pub struct Actor {
     retired: Vec<Box<dyn Plane>>,
     /// Whether other backends' rules are still to be looked for.
     take_over: bool,
+    taking_over: Option<JoinHandle<()>>,
     watch: Option<addresses::Watch>,
 }
 
@@ -146,6 +148,7 @@ impl Actor {
             retry: None,
             retired: Vec::new(),
             take_over,
+            taking_over: None,
             watch: None,
         };
         actor.watch_planes();
@@ -172,6 +175,7 @@ impl Actor {
             self.wait().await;
             let pending = self.inbox.take();
             if let Some(keep_rules) = pending.shutdown {
+                self.end_take_over();
                 if !keep_rules {
                     self.delete_rules();
                 }
@@ -332,6 +336,7 @@ impl Actor {
     }
 
     fn reopen(&mut self, config: &Config) -> Result<(), BackendError> {
+        self.end_take_over();
         let planes = config.families.iter().map(|family| backend::open(config, *family)).collect::<Result<Vec<_>, _>>()?;
         let same_backend = config.mode.name() == self.config.mode.name();
         self.alarms.clear();
@@ -356,10 +361,25 @@ impl Actor {
                 self.retired.push(plane);
             }
         }
-        if std::mem::take(&mut self.take_over)
-            && let Err(error) = backend::cleanup(Some(&self.config.mode))
-        {
-            tracing::warn!(%error, "rules of other modes may be left in the kernel");
+        if std::mem::take(&mut self.take_over) {
+            let keep = self.config.mode.clone();
+            let take_over = move || {
+                if let Err(error) = backend::cleanup(Some(&keep)) {
+                    tracing::warn!(%error, "rules of other modes may be left in the kernel");
+                }
+            };
+            // It runs commands, which no change of services is to wait for.
+            match std::thread::Builder::new().name("take-over".into()).spawn(take_over) {
+                Ok(thread) => self.taking_over = Some(thread),
+                Err(error) => tracing::warn!(%error, "rules of other modes may be left in the kernel"),
+            }
+        }
+    }
+
+    /// Another mode's rules must not be made while they are looked for to be deleted.
+    fn end_take_over(&mut self) {
+        if self.taking_over.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that looks for other modes' rules panicked");
         }
     }
 
@@ -378,10 +398,7 @@ impl Actor {
         let result = self.pass();
         self.delete_stale_flows();
         match &result {
-            Ok(()) => {
-                self.retry = None;
-                self.delete_others();
-            }
+            Ok(()) => self.retry = None,
             Err(error) => {
                 let delay = self.retry.map_or(FIRST_RETRY, |(_, delay)| (delay * 2).min(LAST_RETRY));
                 tracing::warn!(%error, retry_in = ?delay, "cannot program services");
@@ -401,6 +418,9 @@ impl Actor {
                 status.programmed_generation = self.taken;
             }
         });
+        if result.is_ok() {
+            self.delete_others();
+        }
     }
 
     /// Brings every family's rules to what is desired. A family that fails does not hold up the other.

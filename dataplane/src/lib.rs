@@ -14,11 +14,12 @@
 //! | [`health`] | what health checks are answered |
 //! | [`metrics`] | what is counted |
 //! | [`sim`] | what the rules do with a packet |
+//! | [`trace`] | why |
 //! | [`netlink`] | messages and sockets |
 //! | `actor`, `dataplane`, `inbox` | the thread and the handle to it |
 
 mod actor;
-mod addresses;
+pub mod addresses;
 pub mod backend;
 mod claims;
 pub mod config;
@@ -36,6 +37,7 @@ pub mod resolve;
 pub mod sim;
 pub mod snapshot;
 pub mod store;
+pub mod trace;
 pub mod wire;
 
 pub use config::{Change, Config, DetectLocal, IptablesConfig, IpvsConfig, Mode, NodePortAddresses};

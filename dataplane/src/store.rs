@@ -260,6 +260,12 @@ impl ServiceStore {
         self.services
     }
 
+    /// The slice of a service that has an endpoint with this address.
+    pub fn slice_of(&self, service: &ObjectName, ip: IpAddr) -> Option<&ObjectName> {
+        let slices = &self.entries.get(service)?.slices;
+        slices.iter().find(|(_, slice)| slice.endpoints.iter().any(|e| e.ip == ip)).map(|(name, _)| name)
+    }
+
     /// What a service is now; nothing, when it does not exist.
     pub fn resolve(&self, name: &ObjectName, family: Family) -> Resolved {
         let entry = self.entries.get(name);

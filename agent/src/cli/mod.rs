@@ -5,11 +5,13 @@ mod client;
 mod exec;
 mod get;
 mod logs;
+mod proxy;
 mod resource;
 pub mod run;
 mod spdy;
 mod tell;
 mod terminal;
+mod trace;
 
 use clap::{Args, Parser, Subcommand};
 use client::ClientError;
@@ -32,12 +34,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Proxy(proxy::Proxy),
     Check(check::Check),
     Get(get::Get),
     Describe(tell::Describe),
     Logs(logs::Logs),
     Exec(exec::Exec),
     Why(tell::WhyCommand),
+    Trace(Box<trace::Trace>),
+    Plan(trace::Plan),
     Version(tell::Version),
     Completion(tell::Completion),
 }
@@ -80,12 +85,15 @@ impl From<ClientError> for Fault {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(r) => r.main(),
+        Command::Proxy(p) => p.main(),
         Command::Check(c) => ask(async move { c.main() }),
         Command::Get(c) => ask(c.main()),
         Command::Describe(c) => ask(c.main()),
         Command::Logs(c) => ask(c.main()),
         Command::Exec(c) => ask(c.main()),
         Command::Why(c) => ask(c.main()),
+        Command::Trace(c) => ask(c.main()),
+        Command::Plan(c) => ask(async move { c.main() }),
         Command::Version(c) => ask(c.main()),
         Command::Completion(c) => ask(async move { c.main() }),
     }

@@ -309,7 +309,7 @@ fn memory_bytes() -> i64 {
 }
 
 /// Addresses of this host, those of the interface that leads outside first.
-fn host_ips() -> Vec<IpAddr> {
+pub fn host_ips() -> Vec<IpAddr> {
     let mut v4 = Vec::new();
     let mut v6 = Vec::new();
     for i in nix::ifaddrs::getifaddrs().into_iter().flatten() {

@@ -18,6 +18,7 @@ pub mod lookout;
 pub mod observe;
 pub mod prober;
 pub mod process;
+pub mod proxy;
 pub mod runner;
 pub mod server;
 pub mod services;

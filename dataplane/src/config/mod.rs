@@ -1,10 +1,11 @@
 //! What a data plane is told at its start, and the changes it is told later.
 //!
 //! Owns [`Config`] and [`Change`], and the reading of kube-proxy's configuration: `kube_proxy` has its fields, `decode`
-//! reads it, `flags` overrides it, `validate` judges it. Never reads files or the environment.
+//! reads it, `flags` overrides it, `validate` judges it, `effective` says what it means here. Never reads files or the environment.
 
 pub mod decode;
 pub mod duration;
+pub mod effective;
 pub mod flags;
 pub mod kube_proxy;
 pub mod validate;

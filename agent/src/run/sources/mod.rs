@@ -5,3 +5,4 @@ pub mod manifests;
 mod watch;
 
 pub use files::{list, text};
+pub use watch::Watch;

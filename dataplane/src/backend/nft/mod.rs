@@ -18,6 +18,7 @@ pub mod sticky;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod text;
 pub mod traffic;
 mod view;
 pub mod watch;
