@@ -270,7 +270,8 @@ fn what_others_break_is_repaired() {
     quick.audit = Duration::from_millis(20);
     let dataplane = start_with(quick, cluster());
     let wanted = everything(&lab);
-    let breaks: [&[&str]; 6] = [
+    let breaks: [&[&str]; 7] = [
+        &["ipvsadm", "-d", "-t", "10.96.0.1:80", "-r", "10.1.0.11:8080"],
         &["ipvsadm", "-D", "-t", "10.96.0.1:80"],
         &["ipvsadm", "-C"],
         &["ipset", "del", "KUBE-CLUSTER-IP", "10.96.0.1,tcp:80"],

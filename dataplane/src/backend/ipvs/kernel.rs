@@ -204,11 +204,15 @@ impl Kernel {
     fn read_servers(&mut self) -> Result<BTreeMap<Server, Held>, KernelError> {
         let mut servers = BTreeMap::new();
         for (server, spread) in self.servers()? {
-            let weight = |d: ipvs::Destination| (d.address, if d.translated { d.weight } else { STRANGE });
-            let destinations = self.destinations(&server)?.into_iter().map(weight).collect();
-            servers.insert(server, Held { spread, destinations });
+            servers.insert(server, Held { spread, destinations: self.weights(&server)? });
         }
         Ok(servers)
+    }
+
+    /// The weights of a virtual server's destinations.
+    pub fn weights(&mut self, server: &Server) -> Result<BTreeMap<SocketAddr, u32>, KernelError> {
+        let weight = |d: ipvs::Destination| (d.address, if d.translated { d.weight } else { STRANGE });
+        Ok(self.destinations(server)?.into_iter().map(weight).collect())
     }
 
     /// The destinations of a virtual server; none, when it is gone.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::compile::{Around, Balance, compile};
@@ -40,6 +41,10 @@ pub struct IpvsPlane {
     /// Entries that found no room in their set.
     waiting: Vec<(Set, Item)>,
     last_look: Option<Instant>,
+    /// The virtual server whose destinations were compared last.
+    looked_at: Option<Server>,
+    /// The kernel was read, and nothing was applied since.
+    fresh: bool,
     /// Between looks at all that is ours.
     look_every: Duration,
 }
@@ -74,6 +79,8 @@ impl IpvsPlane {
             prepared: false,
             waiting: Vec::new(),
             last_look: None,
+            fresh: false,
+            looked_at: None,
             look_every: Duration::ZERO,
         }
     }
@@ -171,34 +178,6 @@ impl IpvsPlane {
         leaving.into_iter().for_each(|(server, address)| self.drain.begin(server, address, now));
     }
 
-    /// Whether everything of ours is as we left it, as far as that can be seen without reading destinations.
-    fn is_intact(&mut self, have: &Image) -> Result<bool, KernelError> {
-        let on_link = self.kernel.link()?;
-        let addresses = self.kernel.addresses()?;
-        let held = addresses.iter().filter(|address| Some(address.link) == on_link);
-        if on_link.is_some() != have.link || held.count() < have.addresses.len() {
-            return Ok(false);
-        }
-        let sizes = self.kernel.set_sizes()?;
-        let same = |(set, entries): (&Set, &std::collections::BTreeSet<_>)| match sizes.get(set) {
-            // Older kernels do not count.
-            Some(Some(count)) => *count as usize == entries.len(),
-            Some(None) => true,
-            None => false,
-        };
-        if !have.sets.iter().all(same) {
-            return Ok(false);
-        }
-        let servers: BTreeMap<Server, Spread> = self.kernel.servers()?.into_iter().collect();
-        if have.servers.iter().any(|(server, held)| servers.get(server) != Some(&held.spread)) {
-            return Ok(false);
-        }
-        Ok(match &have.skeleton {
-            Some(skeleton) => self.kernel.saved()?.is(skeleton),
-            None => true,
-        })
-    }
-
     fn delete_servers(&mut self) -> Result<(), KernelError> {
         if self.state.have().is_none() {
             let read = self.kernel.read()?;
@@ -222,6 +201,48 @@ impl IpvsPlane {
         let sets = self.kernel.destroy_sets();
         self.kernel.delete_link().and(sets)
     }
+}
+
+/// Whether everything of ours is as we left it, as far as that can be seen without reading destinations.
+fn is_intact(kernel: &mut Kernel, have: &Image) -> Result<bool, KernelError> {
+    let on_link = kernel.link()?;
+    let addresses = kernel.addresses()?;
+    let held = addresses.iter().filter(|address| Some(address.link) == on_link);
+    if on_link.is_some() != have.link || held.count() < have.addresses.len() {
+        return Ok(false);
+    }
+    let sizes = kernel.set_sizes()?;
+    let same = |(set, entries): (&Set, &std::collections::BTreeSet<_>)| match sizes.get(set) {
+        // Older kernels do not count.
+        Some(Some(count)) => *count as usize == entries.len(),
+        Some(None) => true,
+        None => false,
+    };
+    if !have.sets.iter().all(same) {
+        return Ok(false);
+    }
+    let servers: BTreeMap<Server, Spread> = kernel.servers()?.into_iter().collect();
+    if have.servers.iter().any(|(server, held)| servers.get(server) != Some(&held.spread)) {
+        return Ok(false);
+    }
+    Ok(match &have.skeleton {
+        Some(skeleton) => kernel.saved()?.is(skeleton),
+        None => true,
+    })
+}
+
+/// Whether some virtual servers, those after the ones of the last call, have their destinations. All have had their
+/// turn when everything is looked at.
+fn some_are_intact(kernel: &mut Kernel, have: &Image, looked_at: &mut Option<Server>) -> Result<bool, KernelError> {
+    let after = looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+    let portion = have.servers.len().div_ceil(DEEP_AUDIT as usize);
+    for (server, held) in have.servers.range((after, Bound::Unbounded)).take(portion) {
+        *looked_at = Some(*server);
+        if kernel.weights(server)? != held.destinations {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Keeps the books of what drains.
@@ -254,6 +275,7 @@ impl Plane for IpvsPlane {
         let read = self.kernel.read()?;
         let found = if read.image.servers.is_empty() && read.saved.is_empty() { Found::Nothing } else { Found::Rules };
         self.state.adopt(read);
+        self.fresh = true;
         Ok(found)
     }
 
@@ -284,12 +306,11 @@ impl Plane for IpvsPlane {
         if !self.prepared {
             written.writes += self.prepare()?;
         }
-        let found = self.last_look.is_none();
         let ops = self.state.plan();
         self.carry_out(&ops, at, &mut written)?;
         self.state.tried();
         self.make_room(&ops);
-        if found {
+        if std::mem::take(&mut self.fresh) {
             self.drain_found(at);
             self.last_look = Some(now);
         }
@@ -301,12 +322,11 @@ impl Plane for IpvsPlane {
     fn audit(&mut self, now: Instant) -> Result<bool, BackendError> {
         let Some(have) = self.state.have() else { return Ok(false) };
         if self.last_look.is_some_and(|at| now.saturating_duration_since(at) < self.look_every) {
-            let link = have.link;
-            return Ok(self.kernel.link()?.is_some() != link);
+            let intact = self.kernel.link()?.is_some() == have.link && some_are_intact(&mut self.kernel, have, &mut self.looked_at)?;
+            return Ok(!intact);
         }
-        let have = have.clone();
         self.last_look = Some(now);
-        Ok(!self.is_intact(&have)?)
+        Ok(!is_intact(&mut self.kernel, have)?)
     }
 
     fn next_deadline(&self) -> Option<Instant> {
