@@ -51,6 +51,18 @@ pub struct Run {
     /// Ports for services of type NodePort
     #[arg(long, default_value = "30000-32767", value_parser = port_range, value_name = "FIRST-LAST")]
     service_node_port_range: (u16, u16),
+    /// What services are written in: nftables, ipvs, iptables or userspace
+    #[arg(long, default_value = "nftables", value_parser = ["nftables", "ipvs", "iptables", "userspace"], value_name = "MODE")]
+    proxy_mode: String,
+    /// Where node ports answer: primary, or ranges of this node's addresses
+    #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
+    nodeport_addresses: Vec<String>,
+    /// Serve /healthz and /livez of the service proxy here
+    #[arg(long, value_name = "IP:PORT")]
+    proxy_healthz_bind_address: Option<std::net::SocketAddr>,
+    /// Serve metrics of the service proxy here
+    #[arg(long, value_name = "IP:PORT")]
+    proxy_metrics_bind_address: Option<std::net::SocketAddr>,
     /// Domain of service names
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -164,6 +176,10 @@ impl Run {
             cluster_cidrs: self.cluster_cidr,
             service_cidrs: self.service_cidr,
             dns_address: self.dns_address,
+            proxy_mode: self.proxy_mode,
+            node_port_addresses: self.nodeport_addresses,
+            proxy_health: self.proxy_healthz_bind_address,
+            proxy_metrics: self.proxy_metrics_bind_address,
             node_ports: self.service_node_port_range,
             cluster_domain: self.cluster_domain,
             node_name: self.node_name.unwrap_or(host).trim().to_lowercase(),

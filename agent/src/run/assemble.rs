@@ -26,7 +26,9 @@ use crate::plan::backoff;
 use crate::pod::QosClass;
 use crate::work::dns::Resolv;
 use longshore_cri::client::{self, CgroupDriver, Client};
-use longshore_dataplane::{Cidr, Dataplane, DetectLocal, Family};
+use longshore_dataplane::config::Servers;
+use longshore_dataplane::wire::{ServiceCidr, ServiceCidrSpec};
+use longshore_dataplane::{Change, Cidr, Dataplane, DetectLocal, Family, IptablesConfig, IpvsConfig, Mode, NodePortAddresses};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -48,6 +50,12 @@ pub struct Options {
     pub cluster_cidrs: Vec<String>,
     pub service_cidrs: Vec<String>,
     pub dns_address: Option<IpAddr>,
+    /// What services are written in: nftables, ipvs, iptables or userspace.
+    pub proxy_mode: String,
+    /// Ranges, or `primary`.
+    pub node_port_addresses: Vec<String>,
+    pub proxy_health: Option<std::net::SocketAddr>,
+    pub proxy_metrics: Option<std::net::SocketAddr>,
     /// First and last.
     pub node_ports: (u16, u16),
     pub cluster_domain: String,
@@ -111,6 +119,11 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let (exited, exits) = mpsc::channel(QUEUE);
     let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
     let dataplane = Dataplane::start(dataplane_config(&o, &node_ips)?)?;
+    // Packets to addresses of services that are none must not leave the machine.
+    dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr {
+        spec: ServiceCidrSpec { cidrs: o.service_cidrs.clone() },
+        ..ServiceCidr::default()
+    })));
     let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
@@ -225,7 +238,21 @@ fn dataplane_config(o: &Options, node_ips: &[IpAddr]) -> Result<longshore_datapl
         let v4 = *f == Family::V4;
         o.service_cidrs.iter().any(|c| c.contains(':') != v4)
     });
+    let mode = match o.proxy_mode.as_str() {
+        "ipvs" => Mode::Ipvs(IpvsConfig::default()),
+        "iptables" => Mode::Iptables(IptablesConfig::default()),
+        "userspace" => Mode::Userspace,
+        _ => Mode::Nftables,
+    };
+    let node_port_addresses = match &o.node_port_addresses[..] {
+        [one] if one == "primary" => NodePortAddresses::Primary,
+        texts => NodePortAddresses::Cidrs(texts.iter().map(cidr).collect::<Result<_, _>>()?),
+    };
+    let servers = Servers { health: o.proxy_health, metrics: o.proxy_metrics, ..Servers::default() };
     Ok(longshore_dataplane::Config {
+        mode,
+        node_port_addresses,
+        servers,
         fall_back: true,
         node_name: o.node_name.clone(),
         node_ips: node_ips.to_vec(),

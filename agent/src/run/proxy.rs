@@ -131,12 +131,12 @@ pub fn document(path: &Path) -> Result<Value, ProxyError> {
     all.remove(0).content.map_err(|malformed| wrong(malformed.message))
 }
 
-/// Without an API server, the log is where events go.
+/// Without an API server, the log is where events go: what they say stands there already, and this is their form.
 async fn record_events(dataplane: &Dataplane) {
     let events = dataplane.events();
     loop {
         let event = events.next().await;
-        tracing::info!(regarding = ?event.regarding, reason = event.reason, action = event.action, "event: {}", event.message);
+        tracing::debug!(regarding = ?event.regarding, reason = event.reason, action = event.action, "event: {}", event.message);
     }
 }
 
