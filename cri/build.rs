@@ -11,7 +11,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .generate_default_stubs(true)
         .server_mod_attribute(".", "#[cfg(feature = \"fake\")]")
         .compile_fds(files)?;
-    let tasks = protox::compile(["containerd_tasks.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_server(false).compile_fds(tasks)?;
+    for own in ["containerd_tasks.proto", "containerd_content.proto"] {
+        let files = protox::compile([own], ["proto"])?;
+        tonic_prost_build::configure().build_server(false).compile_fds(files)?;
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use crate::node::state::PodEntry;
 use crate::node::{JobId, NodeState};
-use crate::plan::{Host, ImageState, Life, Step, TerminationCause, Verdict, Wait, WaitReason};
+use crate::plan::{Host, ImageState, Life, PullProgress, Step, TerminationCause, Verdict, Wait, WaitReason};
 use crate::pod::{Container, ContainerKind};
 use crate::time::{Mono, Now, go_duration};
 use longshore_cri::snapshot::ContainerState;
@@ -114,11 +114,21 @@ fn of_pod(e: &PodEntry, now: Now) -> Vec<String> {
 /// The wait's own sentence, with what a pull has to add.
 fn wait(e: &PodEntry, w: &Wait, now: Now) -> String {
     if let WaitReason::ImagePull { image } = &w.reason
-        && let Some(ImageState::Pulling { since }) = e.verdicts.images.get(image)
+        && let Some(ImageState::Pulling { since, progress }) = e.verdicts.images.get(image)
     {
-        return format!("container {}: pulling image {image} for {}", w.container, span(now, *since));
+        let (container, for_) = (&w.container, span(now, *since));
+        return match progress {
+            Some(PullProgress { done, total }) => {
+                format!("container {container}: waiting for image {image}: pull {} of {}, for {for_}", mib(*done), mib(*total))
+            }
+            None => format!("container {container}: waiting for image {image}: pull for {for_}"),
+        };
     }
     w.sentence(now)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// Probes that fail, and those whose first answer is waited for.

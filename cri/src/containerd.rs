@@ -1,4 +1,5 @@
-//! What only containerd can undo: a task that its CRI service lost sight of.
+//! What containerd knows and can, and its CRI service does not: how far downloads are, and the end of a task
+//! that its CRI service lost sight of.
 //!
 //! When a caller goes away in the middle of StartContainer (a daemon that is killed, a deadline), containerd
 //! may have made the task already and forget to delete it. The container reads Exited then, and cannot be
@@ -18,6 +19,11 @@ mod v1 {
     #![allow(clippy::all, missing_docs)]
     tonic::include_proto!("containerd.services.tasks.v1");
 }
+mod content {
+    #![allow(clippy::all, missing_docs)]
+    tonic::include_proto!("containerd.services.content.v1");
+}
+use content::content_client::ContentClient;
 use v1::tasks_client::TasksClient;
 
 /// Where containerd keeps what it does for CRI.
@@ -35,7 +41,27 @@ impl Error {
     }
 }
 
+/// Something that is being written into containerd's store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// Kind and digest: `layer-sha256:…`.
+    pub reference: String,
+    /// Bytes.
+    pub done: u64,
+    /// Bytes; 0 where it is not known.
+    pub total: u64,
+}
+
 impl Client {
+    /// All downloads under way, of any pull. `Unimplemented` on other runtimes.
+    pub async fn downloads(&self) -> Result<Vec<Download>, Error> {
+        let request = in_namespace(content::ListStatusesRequest { filters: Vec::new() });
+        let answer = ContentClient::new(self.channel()).list_statuses(request).await;
+        let statuses = answer.map_err(|e| Error::from_status(Verb::PullImage, "", &e))?.into_inner().statuses;
+        let bytes = |n: i64| u64::try_from(n).unwrap_or(0);
+        Ok(statuses.into_iter().map(|s| Download { reference: s.r#ref, done: bytes(s.offset), total: bytes(s.total) }).collect())
+    }
+
     /// Kills and deletes the task of a container that CRI says has ended. No task is no error.
     pub async fn delete_leftover_task(&self, container_id: &str) -> Result<(), Error> {
         let mut tasks = TasksClient::new(self.channel());

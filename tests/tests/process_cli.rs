@@ -87,6 +87,14 @@ fn mistakes_are_told_with_their_remedy() -> Result<()> {
         said.code == Some(1) && said.err.contains("container not found (\"main\")") && said.err.contains("longshore why lost"),
         "{said:?}"
     );
+    node.apply("bad", "{ containers: [ { name: main } ] }")?;
+    wait_for("a refused pod shows as an event", SOON, || -> Result<_> {
+        let said = node.run(&["get", "events"])?;
+        let told =
+            said.out.lines().any(|l| l.contains("FailedValidation") && l.contains("pod/bad") && l.contains("spec.containers[0].image"));
+        ensure!(told, "{said:?}");
+        Ok(Some(()))
+    })?;
     let said = run("/nowhere/longshore.sock", &["get", "pods"])?;
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("/nowhere/longshore.sock") && said.err.contains("systemctl start longshore"), "{said:?}");
@@ -197,7 +205,7 @@ fn why_tells_of_pulls_probes_and_ends() -> Result<()> {
         };
         wait_for(&format!("why {pod} says {want:?}"), SOON, asked)
     };
-    says("pulled", "container main: pulling image slow:1 for ")?;
+    says("pulled", "container main: waiting for image slow:1: pull for ")?;
     says("probed", "container main: readiness probe failing 2/2, not ready: not yet")?;
     node.daemon.remove("probed.yaml")?;
     let text = says("probed", "because its manifest is gone; ")?;

@@ -1,12 +1,17 @@
 //! Images from a real registry: with and without credentials, and what is told when they cannot be had.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use longshore_tests::lab::daemon::{Options, is_ready};
+use longshore_tests::lab::image::{Archive, Config, tar::Tar};
 use longshore_tests::lab::registry::Login;
+use longshore_tests::lab::wait::wait_for;
 use longshore_tests::lab::{Daemon, Lab, Registry, containerd, image};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 
+/// Bytes of an image that takes a while.
+const LARGE: u32 = 12 << 20;
 const SOON: Duration = Duration::from_secs(60);
 
 fn pod(name: &str, image: &str, more: &str) -> String {
@@ -73,5 +78,35 @@ fn pulls(daemon: &Daemon, free: &str, guarded: &str, host: &str) -> Result<()> {
     daemon.apply("granted.yaml", &pod("granted", guarded, "  imagePullSecrets: [{ name: right }]\n"))?;
     let granted = daemon.wait_for_pod(("default", "granted"), "ready", SOON, is_ready)?;
     assert_eq!(granted["status"]["containerStatuses"][0]["restartCount"], 0);
+    Ok(())
+}
+
+#[test]
+fn why_tells_how_far_a_pull_is() -> Result<()> {
+    for binary in &containerd::Binary::every()? {
+        let lab = Lab::with(binary, 1)?;
+        let host = &lab.network.outside[0];
+        let registry = Registry::start(&lab.home, host, None)?;
+        registry.introduce(&lab.containerd)?;
+        let mut root = Tar::default();
+        // Bytes that do not compress, from a generator rather than from the machine.
+        let noise: Vec<u8> = (0..LARGE / 32).flat_map(|n: u32| <[u8; 32]>::from(Sha256::digest(n.to_be_bytes()))).collect();
+        root.file("noise", 0o644, &noise);
+        let large = Archive::new("large", root.finish(), &Config::default());
+        let name = registry.push(host, &large, "team/large", "1")?;
+        // Three megabytes a second.
+        host.namespace.run(&["tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "24mbit", "burst", "64kb", "latency", "100ms"])?;
+        let daemon = lab.daemon(Options::default())?;
+        daemon.apply("large.yaml", &pod("large", &name, ""))?;
+        let said = wait_for("the pull's progress is told", SOON, || -> Result<_> {
+            let said = daemon.cli(&["why", "pod/large"])?;
+            ensure!(said.contains(&format!("container main: waiting for image {name}: pull ")) && said.contains(" MiB of "), "{said}");
+            Ok(Some(said))
+        });
+        let said = said.with_context(|| format!("on containerd {:?}; the daemon logged:\n{}", binary.version(), daemon.log()))?;
+        let numbers: Vec<u32> =
+            said.split(' ').zip(said.split(' ').skip(1)).filter(|(_, unit)| *unit == "MiB").filter_map(|(n, _)| n.parse().ok()).collect();
+        assert!(numbers.len() == 2 && numbers[0] < numbers[1] && numbers[1] == LARGE / (1 << 20) + 1, "{said}");
+    }
     Ok(())
 }

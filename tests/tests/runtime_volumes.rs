@@ -309,3 +309,51 @@ fn what_unknown_pods_left_is_removed_once_the_runtime_is_known() -> Result<()> {
     assert_eq!(fs::read_dir(&links)?.flatten().filter(|e| e.path().exists()).count(), 2, "links of the pod that is there");
     Ok(())
 }
+
+/// Gives the machine some huge pages for as long as it lives.
+struct HugePages(String);
+
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
+impl HugePages {
+    fn reserve(count: u32) -> Result<HugePages> {
+        let before = fs::read_to_string(HUGE_PAGES).context("this kernel has no huge pages")?;
+        let reserved = HugePages(before.trim().to_owned());
+        let wanted = reserved.0.parse::<u32>()? + count;
+        fs::write(HUGE_PAGES, wanted.to_string())?;
+        anyhow::ensure!(fs::read_to_string(HUGE_PAGES)?.trim() == wanted.to_string(), "no memory for {count} huge pages");
+        Ok(reserved)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        // The pages are the machine's again, whether or not this works.
+        let _ = fs::write(HUGE_PAGES, &self.0);
+    }
+}
+
+#[test]
+fn an_empty_dir_of_huge_pages_is_a_file_system_of_them() -> Result<()> {
+    let _pages = HugePages::reserve(4)?;
+    let bench = Bench::up()?;
+    let manifest = "apiVersion: v1
+kind: Pod
+metadata: { name: huge }
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: BUSYBOX
+    imagePullPolicy: IfNotPresent
+    command: [sleep, '100000']
+    resources: { limits: { hugepages-2Mi: 4Mi, memory: 32Mi, cpu: 100m } }
+    volumeMounts: [{ name: huge, mountPath: /huge }]
+  volumes: [{ name: huge, emptyDir: { medium: HugePages-2Mi } }]
+";
+    bench.apply("huge", manifest)?;
+    bench.ready("huge")?;
+    let mounted = bench.sh("huge", "main", "grep /huge /proc/mounts")?;
+    assert!(mounted.contains("hugetlbfs") && mounted.contains("pagesize=2M"), "{mounted}");
+    Ok(())
+}

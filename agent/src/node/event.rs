@@ -2,7 +2,7 @@
 
 use crate::env::services::ServiceAddress;
 use crate::node::JobId;
-use crate::plan::ImageState;
+use crate::plan::{ImageState, PullProgress};
 use crate::pod::{ConfigData, Pod, PodUid, Referent};
 use crate::time::{Mono, Wall};
 use crate::work::WorkResult;
@@ -67,6 +67,18 @@ pub enum Event {
         state: ImageState,
         /// Set when this ends a pull: how long it took with and without waiting, and the size in bytes.
         pulled: Option<PullReport>,
+    },
+    /// How far a pull is. Changes no plan.
+    PullProgress {
+        uid: PodUid,
+        image: Box<str>,
+        progress: PullProgress,
+    },
+    /// An object of the manifests cannot be what its file says; what it was before goes on.
+    Invalid {
+        namespace: String,
+        name: String,
+        message: String,
     },
     Probe {
         uid: PodUid,

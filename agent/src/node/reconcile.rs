@@ -119,7 +119,7 @@ fn run_beside(s: &mut NodeState, uid: &PodUid, action: Action, now: Now, out: &m
             out.push(Effect::CheckImage { uid: uid.clone(), container, image });
         }
         Action::PullImage { container, image } => {
-            e.verdicts.images.insert(image.clone(), ImageState::Pulling { since: now.mono });
+            e.verdicts.images.insert(image.clone(), ImageState::Pulling { since: now.mono, progress: None });
             out.push(event(&e.desired.pod, Some(&container), false, "Pulling", format!("Pulling image {image:?}")));
             out.push(Effect::Pull { uid: uid.clone(), container, image, secrets });
         }

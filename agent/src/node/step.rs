@@ -1,12 +1,12 @@
 //! The one function that changes the node's state.
 
-use super::effect::Effect;
+use super::effect::{Effect, EventRecord};
 use super::event::{Event, Observation};
 use super::reconcile::{adopt_orphan, event, reconcile};
 use super::results;
 use super::state::{NodeState, PodEntry};
 use crate::admit;
-use crate::plan::{DesiredPod, Life, Termination, TerminationCause};
+use crate::plan::{DesiredPod, ImageState, Life, Termination, TerminationCause};
 use crate::pod::{ObjectName, Pod, PodUid, Referent};
 use crate::status;
 use crate::time::Now;
@@ -89,6 +89,17 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
                 results::probe(e, &container_id, kind, &outcome, out);
             }
             only(uid)
+        }
+        Event::PullProgress { uid, image, progress } => {
+            if let Some(ImageState::Pulling { progress: known, .. }) = s.pods.get_mut(&uid).and_then(|e| e.verdicts.images.get_mut(&image))
+            {
+                *known = Some(progress);
+            }
+            BTreeSet::new()
+        }
+        Event::Invalid { namespace, name, message } => {
+            out.push(invalid(s, namespace, name, message));
+            BTreeSet::new()
         }
         Event::Runtime { ready, network } => {
             let changed = s.runtime_error != ready || s.network_error != network;
@@ -337,4 +348,20 @@ fn done(
     let uid = next.uid();
     insert(s, next, now, out);
     only(uid)
+}
+
+/// A pod whose definition was refused may not exist; where it does, the event is about it.
+fn invalid(s: &NodeState, namespace: String, pod: String, message: String) -> Effect {
+    let known = s.pods.values().map(|e| &e.desired.pod).find(|p| p.metadata.namespace == namespace && p.metadata.name == pod);
+    let uid = known.map(|p| p.metadata.uid.to_string()).unwrap_or_default();
+    let message = format!("Error validating pod {pod}.{namespace} from file, ignoring: {message}");
+    Effect::Event(Box::new(EventRecord {
+        namespace,
+        pod,
+        uid,
+        field_path: String::new(),
+        warning: true,
+        reason: "FailedValidation",
+        message,
+    }))
 }

@@ -153,8 +153,17 @@ pub enum ImageState {
     Checking,
     Pulling {
         since: Mono,
+        /// Where the runtime tells.
+        progress: Option<PullProgress>,
     },
     Failed(PullFailure),
+}
+
+/// How far a pull is, in bytes. The total grows while the runtime finds out what there is to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullProgress {
+    pub done: u64,
+    pub total: u64,
 }
 
 /// What the runtime says of an image that it has.

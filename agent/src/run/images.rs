@@ -3,7 +3,7 @@
 use super::clock;
 use crate::image::{normalize, registry};
 use crate::node::event::{Event, PullReport};
-use crate::plan::{ImageState, ImageVerb, PresentImage, PullFailure};
+use crate::plan::{ImageState, ImageVerb, PresentImage, PullFailure, PullProgress};
 use crate::pod::PodUid;
 use crate::time::Mono;
 use crate::work::PullSecret;
@@ -11,16 +11,23 @@ use longshore_cri::client::Client;
 use longshore_cri::container_config::Image;
 use longshore_cri::error::{Error, PullFailure as PullKind};
 use longshore_cri::images::Credentials;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+
+/// How often a pull is asked how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub struct Images {
     client: Client,
     lanes: Rc<Semaphore>,
     to: mpsc::Sender<Event>,
+    /// Pulls under way.
+    pulls: Rc<Cell<usize>>,
     /// Looks under way, and who waits for each.
     asked: Rc<RefCell<BTreeMap<Box<str>, Vec<Asker>>>>,
 }
@@ -31,7 +38,7 @@ type Asker = (PodUid, Box<str>);
 impl Images {
     /// At most `parallel` pulls at once.
     pub fn new(client: Client, parallel: usize, to: mpsc::Sender<Event>) -> Images {
-        Images { client, lanes: Rc::new(Semaphore::new(parallel.max(1))), to, asked: Rc::default() }
+        Images { client, lanes: Rc::new(Semaphore::new(parallel.max(1))), to, pulls: Rc::default(), asked: Rc::default() }
     }
 
     /// Looks whether the image is there. Containers that ask while a look is under way share it: a hundred pods of
@@ -68,12 +75,44 @@ impl Images {
             let began = clock::mono();
             let name = full(&image);
             let credentials = credentials(&secrets, &name);
-            match self.client.pull_with_any(&Image::named(&name), &credentials, None).await {
+            let named = Image::named(&name);
+            let pull = self.client.pull_with_any(&named, &credentials, None);
+            self.pulls.set(self.pulls.get() + 1);
+            let outcome = tokio::select! {
+                outcome = pull => outcome,
+                never = self.tell_progress(&uid, &image) => match never {},
+            };
+            self.pulls.set(self.pulls.get() - 1);
+            match outcome {
                 Ok(_) => self.pulled(&image, asked, began).await,
                 Err(errors) => (pull_failed(&errors), None),
             }
         };
         let _ = self.to.send(Event::Image { uid, image, container, state, pulled }).await;
+    }
+
+    /// Tells how far the pull is, now and then, until it is dropped. The runtime tells of downloads and not whose
+    /// they are: nothing is said while several pulls are under way.
+    async fn tell_progress(&self, uid: &PodUid, image: &str) -> Infallible {
+        let others: BTreeSet<String> = self.client.downloads().await.unwrap_or_default().into_iter().map(|d| d.reference).collect();
+        let mut seen: BTreeMap<String, PullProgress> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            let Ok(downloads) = self.client.downloads().await else { return std::future::pending().await };
+            if self.pulls.get() > 1 {
+                continue;
+            }
+            // What is no longer under way is complete.
+            seen.values_mut().for_each(|p| p.done = p.total);
+            for d in downloads.into_iter().filter(|d| !others.contains(&d.reference)) {
+                seen.insert(d.reference, PullProgress { done: d.done, total: d.total.max(d.done) });
+            }
+            let sum = |of: fn(&PullProgress) -> u64| seen.values().map(of).sum();
+            let progress = PullProgress { done: sum(|p| p.done), total: sum(|p| p.total) };
+            if progress.total > 0 {
+                let _ = self.to.send(Event::PullProgress { uid: uid.clone(), image: image.into(), progress }).await;
+            }
+        }
     }
 
     async fn pulled(&self, image: &str, asked: Mono, began: Mono) -> (ImageState, Option<PullReport>) {

@@ -302,6 +302,7 @@ impl Manifests {
         }
         events.extend(set_pods.into_iter().map(Event::SetPod));
         events.extend(remove_pods.into_iter().map(Event::RemovePod));
+        events.extend(settled.new_problems.iter().filter_map(invalid));
         for e in events {
             if to.send(e).await.is_err() {
                 return false;
@@ -309,6 +310,14 @@ impl Manifests {
         }
         true
     }
+}
+
+/// The event about a pod that its file does not let be.
+fn invalid(p: &Problem) -> Option<Event> {
+    let (namespace, name) = p.object.strip_prefix("Pod ")?.split_once('/')?;
+    let field = if p.field.is_empty() { String::new() } else { format!("{}: ", p.field) };
+    let message = format!("{}: {field}{}", p.file, p.message);
+    Some(Event::Invalid { namespace: namespace.into(), name: name.into(), message })
 }
 
 fn read_record(path: &Path) -> Record {
