@@ -89,7 +89,7 @@ soak: ## the laws over many more worlds, and an hour of churn under kill -9
 bench: ## what a node and its parts cost, beside the floor; takes minutes
 	@tests/setup/packages.sh build runtime namespaces
 	$(CARGO) build --release -p longshore
-	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench -p longshore-tests --bench node
+	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench --profile $(PROFILE) -p longshore-tests --bench node
 	$(CARGO) bench -p longshore-dataplane --bench pipeline
 
 bench-proxy: ## service proxies side by side, with connect() as the clock; PROXY="1000 --other 'COMMAND'", PROXY=--help

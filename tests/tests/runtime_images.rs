@@ -104,8 +104,9 @@ fn why_tells_how_far_a_pull_is() -> Result<()> {
             Ok(Some(said))
         });
         let said = said.with_context(|| format!("on containerd {:?}; the daemon logged:\n{}", binary.version(), daemon.log()))?;
-        let numbers: Vec<u32> =
-            said.split(' ').zip(said.split(' ').skip(1)).filter(|(_, unit)| *unit == "MiB").filter_map(|(n, _)| n.parse().ok()).collect();
+        let words: Vec<&str> = said.split(' ').collect();
+        let before_mib = words.windows(2).filter(|w| w[1].starts_with("MiB")).filter_map(|w| w[0].parse().ok());
+        let numbers: Vec<u32> = before_mib.collect();
         assert!(numbers.len() == 2 && numbers[0] < numbers[1] && numbers[1] == LARGE / (1 << 20) + 1, "{said}");
     }
     Ok(())

@@ -79,8 +79,8 @@ pub struct Run {
     #[arg(long, default_value_t = 110, value_name = "N")]
     max_pods: usize,
     /// Pods that start side by side at most
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    parallel_starts: usize,
+    #[arg(long, value_name = "N")]
+    parallel_starts: Option<usize>,
     /// How long a call to the runtime may take; setting up a pod's sandbox has twice this
     #[arg(long, default_value = "2m", value_parser = duration, value_name = "DURATION")]
     runtime_request_timeout: Duration,
@@ -90,6 +90,12 @@ pub struct Run {
     /// Log one JSON object per line
     #[arg(long)]
     log_json: bool,
+}
+
+/// Two for each processor: a start waits for the disk and for other processes about half of its time. More would only
+/// delay the first pods of many.
+fn parallel_starts() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) * 2).max(4)
 }
 
 /// As Go writes them: `2m`, `1m30s`, `500ms`; more than none.
@@ -186,7 +192,7 @@ impl Run {
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },
             cgroup_root: self.cgroup_root,
             max_pods: self.max_pods,
-            parallel_starts: self.parallel_starts,
+            parallel_starts: self.parallel_starts.unwrap_or_else(parallel_starts),
             request_timeout: self.runtime_request_timeout,
         }
     }

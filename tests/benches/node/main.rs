@@ -10,12 +10,14 @@ use longshore_cri::container_config::{ContainerSpec, Image};
 use longshore_cri::labels::PodIdentity;
 use longshore_cri::sandbox_config::SandboxSpec;
 use longshore_tests::lab::daemon::{Options, is_ready};
+use longshore_tests::lab::wait::wait_for;
 use longshore_tests::lab::{Daemon, Lab, image, pods, usage};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use journal::Journal;
 
+mod endpoints;
 mod journal;
 mod own;
 
@@ -50,12 +52,12 @@ fn measure(lab: &Lab, daemon: &mut Daemon, count: usize, floor: Floor) -> Result
     let singles = singles(daemon, 10)?;
     line("single pod start, median of 10", ms(median(&singles)), "");
     line("  over the bare calls one at a time", ms(median(&singles).saturating_sub(floor.one)), "20 ms p99");
+    endpoints::measure(lab, daemon)?;
     let before = usage::of(pid)?;
     let ready = all_at_once(daemon, count)?;
     let after = usage::of(pid)?;
     let (last, middle) = (*ready.last().context("some")?, median(&ready));
-    line("all Ready", ms(last), "1.15 x the floor");
-    line("  over the floor", format!("{:.2} x", last.as_secs_f64() / floor.best.as_secs_f64()), "1.15 x");
+    line("all Ready", ms(last), "1.15 x the floor, see below");
     line("  median pod over last pod", format!("{:.0} %", 100.0 * middle.as_secs_f64() / last.as_secs_f64()), "60 %");
     line("  our CPU", ms(after.cpu - before.cpu), "500 ms");
     std::thread::sleep(Duration::from_secs(5));
@@ -66,7 +68,15 @@ fn measure(lab: &Lab, daemon: &mut Daemon, count: usize, floor: Floor) -> Result
     std::thread::sleep(window);
     let spent = usage::of(pid)?.cpu - start.cpu;
     line("CPU with the pods idle", format!("{:.1} m", 1000.0 * spent.as_secs_f64() / window.as_secs_f64()), "3 millicores");
-    restart(lab, daemon, count)
+    restart(lab, daemon, count)?;
+    daemon.remove("many.yaml")?;
+    wait_for("the pods are gone", PATIENCE, || -> Result<_> { Ok(pods::observe(&lab.containerd.socket())?.is_empty().then_some(())) })?;
+    // The machine is not the one it was at the start: file systems remember what was deleted, neighbours come and go.
+    let again = bare(lab, "again", count, floor.lanes)?;
+    println!("bare CRI calls once more, {} at a time: {}", floor.lanes, ms(again));
+    let mean = (floor.best + again) / 2;
+    line("all Ready over the floor (mean of its two runs)", format!("{:.2} x", last.as_secs_f64() / mean.as_secs_f64()), "1.15 x");
+    Ok(())
 }
 
 /// In control again: it answers with every pod Ready, and the runtime holds what it held.
@@ -134,6 +144,8 @@ fn all_at_once(daemon: &Daemon, count: usize) -> Result<Vec<Duration>> {
 struct Floor {
     /// All pods, at the best parallelism.
     best: Duration,
+    /// Which that is.
+    lanes: usize,
     /// One pod alone.
     one: Duration,
 }
@@ -146,14 +158,14 @@ fn floor(lab: &Lab, count: usize) -> Result<Floor> {
         one.push(bare(lab, &format!("one-{i}"), 1, 1)?);
     }
     println!("  one pod alone, median of 5: {}", ms(median(&one)));
-    let mut best = PATIENCE;
+    let mut best = (PATIENCE, 1);
     for lanes in [2, 4, 8, 16] {
         let took = bare(lab, &format!("lanes-{lanes}"), count, lanes)?;
         println!("  {count} pods, {lanes} at a time: {}", ms(took));
-        best = best.min(took);
+        best = best.min((took, lanes));
     }
     println!();
-    Ok(Floor { best, one: median(&one) })
+    Ok(Floor { best: best.0, lanes: best.1, one: median(&one) })
 }
 
 fn bare(lab: &Lab, prefix: &str, count: usize, lanes: usize) -> Result<Duration> {
