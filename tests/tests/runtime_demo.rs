@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use longshore_tests::lab::wait::wait_until;
-use longshore_tests::lab::{containerd, home, net};
+use longshore_tests::lab::{Lab, containerd, home, net, pods};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -81,6 +81,31 @@ fn a_killed_run_is_taken_away_by_the_next_and_by_clean() -> Result<()> {
     assert!(home::exists(&name));
     let clean = tool(&name, &["clean"]).output()?;
     assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
+    nothing_is_left(&name);
+    Ok(())
+}
+
+#[test]
+fn a_containerd_that_is_there_already_is_used_and_left_as_it_was() -> Result<()> {
+    let lab = Lab::up()?;
+    let images = || lab.containerd.ctr(&["images", "ls", "--quiet"]);
+    for name in images()?.lines().filter(|name| name.contains("demo")) {
+        lab.containerd.ctr(&["images", "rm", name])?;
+    }
+    let before = images()?;
+    let name = format!("demo-{}-named", std::process::id());
+    // On the lab's network: what it sets there goes with it, and the rest is taken back.
+    let on_the_node = |arguments: &[&str]| {
+        let mut command = lab.network.node.command(env!("CARGO_BIN_EXE_longshore-lab"));
+        command.args(["--name", &name]).args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).output()
+    };
+    let output = on_the_node(&["up", "--once", "--runtime-endpoint", &lab.containerd.endpoint()])?;
+    let cleaned = on_the_node(&["clean"])?;
+    assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("Hello from a machine without a control plane."), "{said}");
+    assert_eq!(images()?, before);
+    assert_eq!(pods::observe(&lab.containerd.socket())?.len(), 0);
     nothing_is_left(&name);
     Ok(())
 }

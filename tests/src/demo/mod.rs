@@ -7,7 +7,7 @@
 pub mod machine;
 
 use crate::lab::client::get;
-use crate::lab::containerd::Binary;
+use crate::lab::containerd::{self, Binary};
 use crate::lab::daemon::{self, Options, copy_manifests, is_ready};
 use crate::lab::net::{NODE_V4, NODE_V6, Namespace, namespaces, output};
 use crate::lab::wait::wait_for;
@@ -15,6 +15,8 @@ use crate::lab::{Containerd, Daemon, Home, Network, PodNetwork, home, image, pod
 use anyhow::{Context, Result, bail, ensure};
 use machine::Changes;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +62,9 @@ pub struct Demo {
     containerd: Option<Containerd>,
     network: Option<Network>,
     socket: PathBuf,
-    _home: Home,
+    /// Images that a runtime of somebody else's was given.
+    lent: Vec<String>,
+    home: Home,
 }
 
 /// Tells a human what happens, and how long each step took.
@@ -109,7 +113,8 @@ pub fn up(plan: &Plan) -> Result<Demo> {
     changes.remember(&DAEMON_SYSCTLS)?;
     let endpoint = format!("unix://{}", socket.display());
     let daemon = Daemon::prepare(&home, node, &endpoint, options(plan))?;
-    let mut demo = Demo { daemon, containerd, network, socket, _home: home };
+    let lent = if plan.runtime.is_some() { lend_images(&home, &socket, &mut progress)? } else { Vec::new() };
+    let mut demo = Demo { daemon, containerd, network, socket, lent, home };
     if let Err(error) = demo.serve(&plan.manifests, &mut progress) {
         demo.down().context("nor could everything be taken down again")?;
         return Err(error);
@@ -127,6 +132,21 @@ fn private_containerd(plan: &Plan, home: &Home, node: Option<&Namespace>, progre
         progress.step(&format!("image {} built and imported", archive.name));
     }
     Ok(containerd)
+}
+
+/// Gives the example's images to a containerd that is there already; returns those that it did not have.
+fn lend_images(home: &Home, socket: &Path, progress: &mut Progress) -> Result<Vec<String>> {
+    let have = containerd::ctr(socket, &["images", "ls", "--quiet"])
+        .with_context(|| format!("no containerd at {}: give a runtime of another kind the example's images yourself", socket.display()))?;
+    let mut lent = Vec::new();
+    for archive in image::standard()?.into_iter().filter(|archive| have.lines().all(|name| name != archive.name)) {
+        let file = home.base().join("import.tar");
+        fs::write(&file, archive.to_tar()).with_context(|| format!("cannot write {}", file.display()))?;
+        containerd::ctr(socket, &["images", "import", &file.display().to_string()])?;
+        progress.step(&format!("image {} built and imported", archive.name));
+        lent.push(archive.name);
+    }
+    Ok(lent)
 }
 
 fn pod_network(sandbox: bool) -> PodNetwork {
@@ -239,17 +259,26 @@ impl Demo {
         self.daemon.manifests()
     }
 
-    /// Ends the daemon, and the pods when the runtime is our own.
+    /// Ends the daemon and its pods, and the runtime when it is our own.
     pub fn down(mut self) -> Result<()> {
         let mut progress = Progress { since: Instant::now() };
+        // Those of others in a runtime of somebody else's stay.
+        let list = self.daemon.get("pods").unwrap_or_default();
+        let uids = list["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["uid"].as_str());
+        let ours: BTreeSet<String> = uids.map(str::to_owned).collect();
         self.daemon.stop()?;
         progress.step("longshore has left; its pods run on");
+        let own = self.containerd.is_some();
+        let count = pods::remove(&self.socket, |uid| own || ours.contains(uid))?;
+        progress.step(&format!("{count} pods removed"));
         if let Some(containerd) = &mut self.containerd {
-            let count = pods::remove_all(&self.socket)?;
-            progress.step(&format!("{count} pods removed"));
             containerd.stop()?;
             progress.step("containerd has left");
         }
+        for name in &self.lent {
+            containerd::ctr(&self.socket, &["images", "rm", name])?;
+        }
+        drop(self.home);
         if self.network.is_none() {
             clear_network();
         }

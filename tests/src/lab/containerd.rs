@@ -252,3 +252,10 @@ fn has_capability(number: u32) -> Result<bool> {
     let effective = u64::from_str_radix(effective.context("no CapEff in status")?.trim(), 16)?;
     Ok(effective >> number & 1 == 1)
 }
+
+/// Runs the installed `ctr` against the containerd at a socket, in the namespace of CRI.
+pub fn ctr(socket: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ctr");
+    command.arg("--address").arg(socket).args(["--namespace", NAMESPACE]).args(arguments);
+    output(command)
+}

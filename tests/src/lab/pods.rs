@@ -55,8 +55,14 @@ pub fn observe(socket: &Path) -> Result<Vec<Arc<ObservedPod>>> {
 /// Stops and removes every pod of a runtime, so that the network plugins give everything back;
 /// returns how many there were.
 pub fn remove_all(socket: &Path) -> Result<usize> {
+    remove(socket, |_| true)
+}
+
+/// Removes the pods whose uids are wanted gone.
+pub fn remove(socket: &Path, wanted: impl Fn(&str) -> bool) -> Result<usize> {
     with_client(&format!("unix://{}", socket.display()), async |client| {
-        let pods = client.list(None).await?.pods;
+        let mut pods = client.list(None).await?.pods;
+        pods.retain(|uid, _| wanted(uid));
         for sandbox in pods.values().flat_map(|pod| &pod.sandboxes) {
             client.stop_sandbox(&sandbox.id).await?;
             client.remove_sandbox(&sandbox.id).await?;
