@@ -71,6 +71,8 @@ fn measure(lab: &Lab, daemon: &mut Daemon, count: usize, floor: Floor) -> Result
     restart(lab, daemon, count)?;
     daemon.remove("many.yaml")?;
     wait_for("the pods are gone", PATIENCE, || -> Result<_> { Ok(pods::observe(&lab.containerd.socket())?.is_empty().then_some(())) })?;
+    // It would take these pods for what an earlier life of its own left, and end them.
+    daemon.stop()?;
     // The machine is not the one it was at the start: file systems remember what was deleted, neighbours come and go.
     let again = bare(lab, "again", count, floor.lanes)?;
     println!("bare CRI calls once more, {} at a time: {}", floor.lanes, ms(again));
