@@ -38,7 +38,9 @@ fn held_node_ports_answer_as_before_and_are_no_local_processes() {
     // Nothing listens: where no rule takes the packet, it is refused and does not hang.
     assert!(is_refused(&tcp(&lab.node, ([127, 0, 0, 1], NODE_PORT).into())));
     apply(&dataplane, [Change::DeleteService { namespace: "ns1".into(), name: "web".into() }]);
-    lab.node.run(|| (TcpListener::bind(("0.0.0.0", NODE_PORT)).unwrap(), UdpSocket::bind(("0.0.0.0", NODE_PORT)).unwrap()));
+    // A command that another test starts at this moment has our sockets until it is executed.
+    let free = || lab.node.run(|| TcpListener::bind(("0.0.0.0", NODE_PORT)).is_ok() && UdpSocket::bind(("0.0.0.0", NODE_PORT)).is_ok());
+    eventually("the ports are free", free);
 }
 
 #[test]
