@@ -94,7 +94,7 @@ pub struct Actor {
     next_audit: Instant,
     retry: Option<(Instant, Duration)>,
     /// Planes of the mode before, to be deleted.
-    retired: Vec<Box<dyn Plane>>,
+    retired: Vec<backend::Leaving>,
     /// Whether other backends' rules are still to be looked for.
     take_over: bool,
     taking_over: Option<JoinHandle<()>>,
@@ -202,7 +202,8 @@ impl Actor {
     async fn wait(&mut self) {
         let retry_at = self.retry.map(|(at, _)| at);
         let audit_at = self.next_audit;
-        let deadline = self.lanes.iter().filter_map(|lane| lane.plane.next_deadline()).min().map(Instant::from_std);
+        let planes = self.lanes.iter().map(|lane| &lane.plane).chain(self.retired.iter().map(|(_, plane)| plane));
+        let deadline = planes.filter_map(|plane| plane.next_deadline()).min().map(Instant::from_std);
         let watch = &mut self.watch;
         let alarms = &self.alarms;
         let moved = async {
@@ -340,12 +341,14 @@ impl Actor {
         let planes = config.families.iter().map(|family| backend::open(config, *family)).collect::<Result<Vec<_>, _>>()?;
         let same_backend = config.mode.name() == self.config.mode.name();
         self.alarms.clear();
+        // What an earlier life of this mode has left is the new one's.
+        self.retired.retain(|(mode, _)| *mode != config.mode.name());
         for (lane, mut plane) in self.lanes.iter_mut().zip(planes) {
             plane.set_service_cidrs(&self.store.service_cidrs(plane.family()));
             let old = std::mem::replace(&mut lane.plane, plane);
             // The same backend's new rules replace the old ones where they lie.
             if !same_backend {
-                self.retired.push(old);
+                self.retired.push((self.config.mode.name(), old));
             }
         }
         self.retry = None;
@@ -355,13 +358,24 @@ impl Actor {
 
     /// Once everything is programmed: rules of other backends go.
     fn delete_others(&mut self) {
-        for mut plane in std::mem::take(&mut self.retired) {
-            if let Err(error) = plane.delete() {
-                tracing::warn!(%error, family = %plane.family(), "cannot delete the rules of the last mode; trying again later");
-                self.retired.push(plane);
+        let take_over = std::mem::take(&mut self.take_over);
+        if take_over {
+            match backend::leavings(&self.config.mode) {
+                Ok(planes) => self.retired.extend(planes),
+                Err(error) => tracing::warn!(%error, "rules of another mode may be left in the kernel"),
             }
         }
-        if std::mem::take(&mut self.take_over) {
+        for (mode, mut plane) in std::mem::take(&mut self.retired) {
+            match plane.retire(std::time::Instant::now()) {
+                Ok(true) => {}
+                Ok(false) => self.retired.push((mode, plane)),
+                Err(error) => {
+                    tracing::warn!(%error, family = %plane.family(), "cannot delete the rules of the last mode; trying again later");
+                    self.retired.push((mode, plane));
+                }
+            }
+        }
+        if take_over {
             let keep = self.config.mode.clone();
             let take_over = move || {
                 if let Err(error) = backend::cleanup(Some(&keep)) {
@@ -384,9 +398,10 @@ impl Actor {
     }
 
     fn has_work(&self) -> bool {
-        let due = |lane: &Lane| lane.plane.next_deadline().is_some_and(|at| Instant::from_std(at) <= Instant::now());
-        let lacking = |lane: &Lane| lane.plane.needs_read() || !lane.waiting.is_empty() || lane.plane.is_touched() || due(lane);
-        self.taken != self.status.borrow().programmed_generation || self.lanes.iter().any(lacking)
+        let due = |plane: &dyn Plane| plane.next_deadline().is_some_and(|at| Instant::from_std(at) <= Instant::now());
+        let lacking = |lane: &Lane| lane.plane.needs_read() || !lane.waiting.is_empty() || lane.plane.is_touched() || due(&*lane.plane);
+        let reported = self.status.borrow().programmed_generation;
+        self.taken != reported || self.lanes.iter().any(lacking) || self.retired.iter().any(|(_, plane)| due(&**plane))
     }
 
     /// False while a back-off lasts. A kernel that refuses would otherwise be read anew at each change.
@@ -599,8 +614,9 @@ impl Actor {
     }
 
     fn delete_rules(&mut self) {
-        for lane in &mut self.lanes {
-            if let Err(error) = lane.plane.delete() {
+        let retired = self.retired.iter_mut().map(|(_, plane)| plane);
+        for plane in self.lanes.iter_mut().map(|lane| &mut lane.plane).chain(retired) {
+            if let Err(error) = plane.delete() {
                 tracing::warn!(%error, "cannot delete our rules");
             }
         }

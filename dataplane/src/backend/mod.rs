@@ -174,6 +174,12 @@ pub trait Plane: Send {
 
     /// Deletes all that is ours, and nothing else.
     fn delete(&mut self) -> Result<(), BackendError>;
+
+    /// Another plane forwards by now: takes no new connections, and deletes all that is ours once no connection needs it.
+    /// False while some do: then it is to be called again at [`Plane::next_deadline`].
+    fn retire(&mut self, _now: Instant) -> Result<bool, BackendError> {
+        self.delete().map(|()| true)
+    }
 }
 
 /// Opens one family's rules in the calling thread's network namespace, and sees that they can be read. Nothing is
@@ -209,6 +215,19 @@ pub fn open_all(config: &mut Config) -> Result<Vec<Box<dyn Plane>>, BackendError
     Ok(planes)
 }
 
+/// A plane that is to retire, with its mode's name.
+pub type Leaving = (&'static str, Box<dyn Plane>);
+
+/// What an earlier process has left of backends that must go slowly, for connections to live on.
+pub fn leavings(keep: &Mode) -> Result<Vec<Leaving>, BackendError> {
+    if matches!(keep, Mode::Ipvs(_)) {
+        return Ok(Vec::new());
+    }
+    let name = Mode::Ipvs(Default::default()).name();
+    let planes = ipvs::plane::leavings()?;
+    Ok(planes.into_iter().map(|plane| (name, Box::new(plane) as Box<dyn Plane>)).collect())
+}
+
 /// Deletes what the backends have in the calling thread's network namespace, but for the one to `keep`; nothing else.
 /// Every one is tried; the first error is returned.
 pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
@@ -216,8 +235,8 @@ pub fn cleanup(keep: Option<&Mode>) -> Result<(), BackendError> {
     if !matches!(keep, Some(Mode::Nftables)) {
         outcome = outcome.and(nft::cleanup());
     }
-    // Its jumps to chains that both have come first.
-    if !matches!(keep, Some(Mode::Ipvs(_))) {
+    // Its jumps to chains that both have come first. When another mode takes over, it retires instead.
+    if keep.is_none() {
         outcome = outcome.and(ipvs::plane::cleanup().map_err(BackendError::from));
     }
     if !matches!(keep, Some(Mode::Iptables(_))) {

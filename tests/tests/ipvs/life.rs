@@ -2,7 +2,7 @@
 
 use super::super::lab::objects::{TARGET_PORT, node_port, pod_ip, slice, slices, slices_on};
 use super::super::lab::traffic::{serve, tcp};
-use super::super::lab::{Lab, eventually};
+use super::super::lab::{Lab, eventually, programmed};
 use super::{FAMILIES, apply, cluster_ip, config, everything, members, node_address, rules, servers, start, start_with, web};
 use longshore_dataplane::config::{IptablesConfig, IpvsConfig, Mode};
 use longshore_dataplane::{Change, Cidr, Config, Dataplane, Family, cleanup, wire};
@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Echoes what it gets, for connections that last.
@@ -37,6 +38,33 @@ fn connect(lab: &Lab, to: SocketAddr) -> TcpStream {
 fn is_alive(stream: &mut TcpStream) -> bool {
     let mut answer = [0; 4];
     stream.write_all(b"ping").is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"ping"
+}
+
+/// A connection that is used all the time.
+struct Beating {
+    ended: Arc<AtomicBool>,
+    beats: std::thread::JoinHandle<TcpStream>,
+}
+
+impl Beating {
+    fn start(mut stream: TcpStream) -> Beating {
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = ended.clone();
+        let beats = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                assert!(is_alive(&mut stream), "the connection was lost");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            stream
+        });
+        Beating { ended, beats }
+    }
+
+    /// It falls silent, and stays open. Fails if it was lost before.
+    fn stop(self) -> TcpStream {
+        self.ended.store(true, Ordering::Relaxed);
+        self.beats.join().unwrap()
+    }
 }
 
 /// A service of each kind, with addresses of its own, so that everything that can be written is.
@@ -367,14 +395,48 @@ fn the_mode_is_switched_to_iptables_and_back_without_leavings() {
     };
     for _ in 0..2 {
         let dataplane = start_with(iptables(), web(node_port(), &[1]));
-        eventually("nothing of ipvs is left", || servers(&lab, "").is_empty() && !chains(&lab).contains("KUBE-IPVS"));
+        // Closed connections hold their servers for two minutes; new ones do not find them.
+        let closed = |lab: &Lab| servers(lab, "-a").iter().all(|line| line.ends_with("-w 0"));
+        let sets = |lab: &Lab| lab.node.command("ipset", &["list", "-n"]);
+        eventually("ipvs is closed", || closed(&lab) && sets(&lab).is_empty() && !chains(&lab).contains("KUBE-IPVS"));
         answers(&lab);
-        assert!(!lab.node.command("ip", &["link"]).contains("kube-ipvs0"));
-        assert_eq!(lab.node.command("ipset", &["list", "-n"]), "");
         drop(dataplane);
         let dataplane = start(&lab, web(node_port(), &[1]));
         eventually("nothing of iptables is left", || !chains(&lab).contains("KUBE-SVC-") && !chains(&lab).contains("KUBE-NODEPORTS"));
         answers(&lab);
         drop(dataplane);
     }
+}
+
+#[test]
+#[ignore = "runs inside User-mode Linux"]
+fn established_connections_survive_a_change_of_the_mode() {
+    let lab = Lab::new();
+    echo(&lab, 0, TARGET_PORT);
+    let iptables = || Config { mode: Mode::Iptables(IptablesConfig::default()), ..lab.config() };
+    // Silence ends a connection for IPVS.
+    let ipvs = || config(&lab, IpvsConfig { tcp_timeout: Duration::from_secs(3), ..IpvsConfig::default() });
+    let dataplane = start_with(ipvs(), web(json!({}), &[0]));
+    let through_ipvs = Beating::start(connect(&lab, cluster_ip(false)));
+    programmed(&dataplane, dataplane.reconfigure(iptables()));
+    eventually("only the connection's server is left", || servers(&lab, "-A") == ["-A -t 10.96.0.10:80 -s rr"]);
+    let mut through_iptables = connect(&lab, cluster_ip(false));
+    assert!(is_alive(&mut through_iptables));
+    // Back and forth before the last one has gone.
+    programmed(&dataplane, dataplane.reconfigure(ipvs()));
+    assert!(is_alive(&mut through_iptables));
+    assert_eq!(servers(&lab, "-a -t 10.96.0.10:80"), ["-a -t 10.96.0.10:80 -r 10.1.0.11:8080 -m -w 1"]);
+    // The same by a new process.
+    drop(dataplane);
+    let dataplane = start_with(iptables(), web(json!({}), &[0]));
+    assert!(is_alive(&mut through_iptables));
+    let _silent = through_ipvs.stop();
+    eventually("ipvs goes with its last connection", || {
+        servers(&lab, "").is_empty() && !lab.node.command("ip", &["link"]).contains("kube-ipvs0")
+    });
+    programmed(&dataplane, dataplane.reconfigure(ipvs()));
+    assert!(is_alive(&mut through_iptables));
+    assert!(is_alive(&mut connect(&lab, cluster_ip(false))), "a new one is through ipvs");
+    eventually("iptables' rules are gone", || !rules(&lab, false).contains("KUBE-SVC-"));
+    assert!(is_alive(&mut through_iptables));
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::compile::{Around, Balance, compile};
 use super::diff::drains;
-use super::drain::Drain;
+use super::drain::{Drain, LOOK};
 use super::ir::{CLOSED, Image, Item, LINK, OPEN, Op, Server};
 use super::kernel::{Kernel, KernelError, Unwanted, connections, has_ipvs, unload};
 use super::render::describe;
@@ -43,6 +43,8 @@ pub struct IpvsPlane {
     last_look: Option<Instant>,
     /// The virtual server whose destinations were compared last.
     looked_at: Option<Server>,
+    /// Another plane has taken over.
+    retiring: bool,
     /// The kernel was read, and nothing was applied since.
     fresh: bool,
     /// Between looks at all that is ours.
@@ -80,6 +82,7 @@ impl IpvsPlane {
             waiting: Vec::new(),
             last_look: None,
             fresh: false,
+            retiring: false,
             looked_at: None,
             look_every: Duration::ZERO,
         }
@@ -190,6 +193,44 @@ impl IpvsPlane {
         self.kernel.apply(&servers, &loaded, |_| {})?;
         self.kernel.apply(&addresses, &loaded, |_| {})?;
         Ok(())
+    }
+
+    /// Begins to retire: what new connections would need goes, and every destination is closed. Connections that there
+    /// are need nothing but their virtual server and its address.
+    fn close(&mut self, now: Duration) -> Result<(), KernelError> {
+        if self.state.have().is_none() {
+            let read = self.kernel.read()?;
+            self.state.adopt(read);
+        }
+        // They may be in the other variant's tables.
+        Xtables::all(self.state.family()).iter().try_for_each(unload)?;
+        self.kernel.destroy_sets()?;
+        let Some(have) = self.state.have() else { return Ok(()) };
+        let mut ops = Vec::new();
+        for (server, held) in &have.servers {
+            if !drains(server) {
+                ops.push(Op::DeleteServer(*server));
+            }
+            let open = held.destinations.iter().filter(|(_, weight)| drains(server) && **weight != CLOSED);
+            ops.extend(open.map(|(address, _)| Op::EditDestination(*server, *address, CLOSED)));
+        }
+        self.carry_out(&ops, now, &mut Written::default())?;
+        let have = self.state.have().map(|have| have.servers.clone()).unwrap_or_default();
+        for (server, held) in &have {
+            held.destinations.keys().for_each(|address| self.drain.begin(*server, *address, now));
+        }
+        self.retiring = true;
+        Ok(())
+    }
+
+    /// Virtual servers without destinations, and addresses without virtual servers.
+    fn idle(&self) -> Vec<Op> {
+        let Some(have) = self.state.have() else { return Vec::new() };
+        let (busy, idle): (Vec<_>, Vec<_>) = have.servers.iter().partition(|(_, held)| !held.destinations.is_empty());
+        let needed = |ip: &std::net::IpAddr| busy.iter().any(|(server, _)| server.ip == *ip);
+        let servers = idle.iter().map(|(server, _)| Op::DeleteServer(**server));
+        let addresses = have.addresses.iter().filter(|ip| !needed(ip)).map(|ip| Op::Delete(Item::Address(*ip)));
+        servers.chain(addresses).collect()
     }
 
     /// Deletes all that is ours, with the rules in each of these commands' tables.
@@ -341,6 +382,25 @@ impl Plane for IpvsPlane {
         view::services(&self.state)
     }
 
+    fn retire(&mut self, now: Instant) -> Result<bool, BackendError> {
+        let at = self.since_epoch(now);
+        let first = !self.retiring;
+        if first {
+            self.close(at)?;
+        }
+        // Idle ones are found at once, not a second later.
+        let looked = if first { at + LOOK } else { at };
+        let ops = self.drained(looked)?;
+        self.carry_out(&ops, at, &mut Written::default())?;
+        let ops = self.idle();
+        self.carry_out(&ops, at, &mut Written::default())?;
+        let gone = self.state.have().is_none_or(|have| have.servers.is_empty());
+        if gone {
+            self.kernel.delete_link()?;
+        }
+        Ok(gone)
+    }
+
     fn delete(&mut self) -> Result<(), BackendError> {
         Ok(self.delete_all(&[self.kernel.rules()])?)
     }
@@ -360,10 +420,21 @@ pub fn cleanup() -> Result<(), KernelError> {
     outcome
 }
 
-fn cleanup_family(family: Family) -> Result<(), KernelError> {
+/// What an earlier process left here, to be retired.
+pub fn leavings() -> Result<Vec<IpvsPlane>, KernelError> {
+    if !has_ipvs()? {
+        return Ok(Vec::new());
+    }
+    Family::ALL.into_iter().map(leaving).collect()
+}
+
+fn leaving(family: Family) -> Result<IpvsPlane, KernelError> {
     let kernel = Kernel::open(family, Xtables::find(family)?, None)?;
     let balance = Balance::parse("").expect("empty is a scheduler");
     let options = Options::of(&Config::default(), family);
-    let mut plane = IpvsPlane::with(options, balance, &IpvsConfig::default(), kernel);
-    plane.delete_all(&Xtables::all(family))
+    Ok(IpvsPlane::with(options, balance, &IpvsConfig::default(), kernel))
+}
+
+fn cleanup_family(family: Family) -> Result<(), KernelError> {
+    leaving(family)?.delete_all(&Xtables::all(family))
 }
