@@ -3,6 +3,8 @@
 //! Owns the store, the tables and the kernel sockets. All decisions are made in pure modules; here they are put in
 //! order. Tests: the namespace tests.
 
+mod settings;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +33,7 @@ use crate::health::shared::{Shared, Told};
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
 use crate::metrics::{Metrics, NoLocalEndpoints, Pass};
-use crate::model::{Family, Node, ObjectName, convert, time};
+use crate::model::{Family, ObjectName, convert, time};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
 use crate::wire;
@@ -299,101 +301,6 @@ impl Actor {
             let now = SystemTime::now();
             told.health.queued(now);
             told.metrics.queued(&self.config.families, now);
-        }
-    }
-
-    fn set_node(&mut self, node: Node) {
-        self.shared.lock().health.node_eligible = node.eligible;
-        self.store.set_zone(node.zone.as_deref());
-        let config = Config { zone: node.zone, node_ips: node.ips, pod_cidrs: node.pod_cidrs, ..self.config.clone() };
-        self.reconfigure(config);
-    }
-
-    /// Goes over to another configuration. Where the rules depend on it, they are read and compared anew; another
-    /// mode's rules are made before those of the last mode go.
-    fn reconfigure(&mut self, config: Config) {
-        let fixed = self.config.clone();
-        let config = Config { node_name: fixed.node_name, families: fixed.families, table: fixed.table, netns: fixed.netns, ..config };
-        if config == self.config {
-            return;
-        }
-        let options = |config: &Config| config.families.iter().map(|f| Options::of(config, *f)).collect::<Vec<_>>();
-        let other_rules = config.mode != self.config.mode || options(&config) != options(&self.config);
-        if other_rules && let Err(error) = self.reopen(&config) {
-            tracing::error!(%error, mode = config.mode.name(), "cannot change the rules' form; they stay as they are");
-            self.status.send_modify(|status| status.last_error = Some(error.to_string()));
-            return;
-        }
-        self.store.set_node_ips(&config.node_ips);
-        self.conntrack.set_node_ips(&config.node_ips);
-        self.config = config;
-        {
-            let mut told = self.shared.lock();
-            told.mode = self.config.mode.name();
-            told.health.timeout = self.config.health_timeout;
-        }
-        self.watch_addresses();
-        self.refresh_addresses();
-    }
-
-    fn reopen(&mut self, config: &Config) -> Result<(), BackendError> {
-        self.end_take_over();
-        let planes = config.families.iter().map(|family| backend::open(config, *family)).collect::<Result<Vec<_>, _>>()?;
-        let same_backend = config.mode.name() == self.config.mode.name();
-        self.alarms.clear();
-        // What an earlier life of this mode has left is the new one's.
-        self.retired.retain(|(mode, _)| *mode != config.mode.name());
-        for (lane, mut plane) in self.lanes.iter_mut().zip(planes) {
-            plane.set_service_cidrs(&self.store.service_cidrs(plane.family()));
-            let old = std::mem::replace(&mut lane.plane, plane);
-            // The same backend's new rules replace the old ones where they lie.
-            if !same_backend {
-                self.retired.push((self.config.mode.name(), old));
-            }
-        }
-        self.retry = None;
-        self.watch_planes();
-        Ok(())
-    }
-
-    /// Once everything is programmed: rules of other backends go.
-    fn delete_others(&mut self) {
-        let take_over = std::mem::take(&mut self.take_over);
-        if take_over {
-            match backend::leavings(&self.config.mode) {
-                Ok(planes) => self.retired.extend(planes),
-                Err(error) => tracing::warn!(%error, "rules of another mode may be left in the kernel"),
-            }
-        }
-        for (mode, mut plane) in std::mem::take(&mut self.retired) {
-            match plane.retire(std::time::Instant::now()) {
-                Ok(true) => {}
-                Ok(false) => self.retired.push((mode, plane)),
-                Err(error) => {
-                    tracing::warn!(%error, family = %plane.family(), "cannot delete the rules of the last mode; trying again later");
-                    self.retired.push((mode, plane));
-                }
-            }
-        }
-        if take_over {
-            let keep = self.config.mode.clone();
-            let take_over = move || {
-                if let Err(error) = backend::cleanup(Some(&keep)) {
-                    tracing::warn!(%error, "rules of other modes may be left in the kernel");
-                }
-            };
-            // It runs commands, which no change of services is to wait for.
-            match std::thread::Builder::new().name("take-over".into()).spawn(take_over) {
-                Ok(thread) => self.taking_over = Some(thread),
-                Err(error) => tracing::warn!(%error, "rules of other modes may be left in the kernel"),
-            }
-        }
-    }
-
-    /// Another mode's rules must not be made while they are looked for to be deleted.
-    fn end_take_over(&mut self) {
-        if self.taking_over.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that looks for other modes' rules panicked");
         }
     }
 
