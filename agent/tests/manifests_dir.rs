@@ -27,6 +27,7 @@ enum Told {
     NoConfig(String),
     Services(Vec<String>),
     Ready,
+    Invalid(String),
 }
 
 struct Node {
@@ -64,6 +65,7 @@ impl Node {
                     Event::SetConfig { name, .. } => Told::Config(name),
                     Event::RemoveConfig { name, .. } => Told::NoConfig(name),
                     Event::SourcesReady => Told::Ready,
+                    Event::Invalid { name, .. } => Told::Invalid(name),
                     other => panic!("{other:?}"),
                 });
             }
@@ -214,6 +216,7 @@ fn a_broken_file_keeps_its_pods_also_over_a_restart() {
         n.pod("other", |_| true).await;
         n.write("a.yaml", &pod("web", ""));
         n.problem("a.yaml: document 1: Pod default/web: spec.containers[0].image: Required value").await;
+        n.until("the refusal", |t| t.contains(&Told::Invalid("web".into())).then_some(())).await;
         n.write("b.yaml", &pod("other", "x:2"));
         n.pod("other", |p| image(p) == "x:2").await;
         assert!(!n.told.borrow().iter().any(|t| matches!(t, Told::Removed(_))));
