@@ -45,7 +45,7 @@ fn others_and_earlier_lives_are_respected() {
 }
 
 #[test]
-fn a_change_costs_little_more_than_its_bare_message() {
+fn a_change_is_timed_beside_its_bare_message() {
     let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
     run("speed");
 }
