@@ -78,7 +78,7 @@ test-runtime: ## real pods on containerd 1.6 and 2.x: needs root
 test-kernels: ## in User-mode Linux and QEMU: needs root
 	@tests/setup/packages.sh vm units namespaces runtime
 	@tests/setup/kernel.sh >/dev/null
-	$(call tier,6m,$(KERNELS))
+	$(call tier,8m,$(KERNELS))
 
 soak: ## the laws over many more worlds, and an hour of churn under kill -9
 	@tests/setup/packages.sh build runtime
