@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -65,6 +65,10 @@ fn pid(holder: &str) -> String {
     if holder.is_empty() { String::new() } else { format!(" (process {holder})") }
 }
 
+/// A program that the daemon before was just starting when it was killed holds the daemon's locks until it becomes
+/// that program: a moment.
+const INHERITED: Duration = Duration::from_secs(2);
+
 /// A directory that is ours while this lives. The kernel drops the lock with the process, however it ends.
 pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 
@@ -75,14 +79,23 @@ impl Lock {
         let at = |source| LockError::Io { path: path.clone(), source };
         std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(at)?;
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(at)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                return Err(LockError::Held { directory: directory.to_owned(), holder: holder.trim().to_owned() });
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(std::fs::TryLockError::Error(source)) => return Err(at(source)),
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    // What it says is for people; a file that cannot be read says nothing.
+                    let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+                    let holder = holder.trim().to_owned();
+                    let gone = !holder.is_empty() && !Path::new("/proc").join(&holder).exists();
+                    if !gone || since.elapsed() > INHERITED {
+                        return Err(LockError::Held { directory: directory.to_owned(), holder });
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
-            Err(std::fs::TryLockError::Error(source)) => return Err(at(source)),
         }
         file.rewind().and_then(|()| file.set_len(0)).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(at)?;
         Ok(Lock(file))
