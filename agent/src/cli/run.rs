@@ -100,24 +100,8 @@ fn parallel_starts() -> usize {
 
 /// As Go writes them: `2m`, `1m30s`, `500ms`; more than none.
 fn duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("{text:?} is not a duration such as 2m, 1m30s or 500ms");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
-        let number: u32 = rest[..digits].parse().map_err(|_| error())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
-        let unit = match &rest[digits..unit_end] {
-            "h" => Duration::from_secs(3600),
-            "m" => Duration::from_secs(60),
-            "s" => Duration::from_secs(1),
-            "ms" => Duration::from_millis(1),
-            _ => return Err(error()),
-        };
-        total = unit.checked_mul(number).and_then(|d| total.checked_add(d)).ok_or_else(error)?;
-        rest = &rest[unit_end..];
-    }
-    if total.is_zero() { Err(error()) } else { Ok(total) }
+    let parsed = longshore_dataplane::config::duration::parse(text).filter(|d| !d.is_zero());
+    parsed.ok_or_else(|| format!("{text:?} is not a duration such as 2m, 1m30s or 500ms"))
 }
 
 pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -170,7 +154,6 @@ impl Run {
     }
 
     fn options(self) -> Options {
-        let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "localhost".into());
         Options {
             manifests: self.manifests,
             runtime_endpoint: self.runtime_endpoint,
@@ -188,7 +171,7 @@ impl Run {
             proxy_metrics: self.proxy_metrics_bind_address,
             node_ports: self.service_node_port_range,
             cluster_domain: self.cluster_domain,
-            node_name: self.node_name.unwrap_or(host).trim().to_lowercase(),
+            node_name: process::node_name(self.node_name),
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },
             cgroup_root: self.cgroup_root,
             max_pods: self.max_pods,

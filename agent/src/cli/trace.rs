@@ -33,17 +33,12 @@ struct NodeFlags {
 }
 
 impl NodeFlags {
-    fn name(&self) -> String {
-        let host = || nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "localhost".into());
-        self.node_name.clone().unwrap_or_else(host).trim().to_lowercase()
-    }
-
     fn config(&self, local: &[IpAddr]) -> Result<Config, Fault> {
         let cidr = |text: &String| Cidr::parse(text).ok_or_else(|| Fault::from(format!("{text:?} is not an address range")));
         let ranges = |texts: &[String]| texts.iter().map(cidr).collect::<Result<Vec<_>, _>>();
         let primary = self.nodeport_addresses.iter().any(|text| text == "primary");
         Ok(Config {
-            node_name: self.name(),
+            node_name: crate::run::process::node_name(self.node_name.clone()),
             node_ips: crate::run::assemble::host_ips().into_iter().filter(|ip| local.contains(ip)).collect(),
             detect_local: DetectLocal::ClusterCidr(ranges(&self.cluster_cidr)?),
             node_port_addresses: if primary {

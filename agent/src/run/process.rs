@@ -65,6 +65,12 @@ fn pid(holder: &str) -> String {
     if holder.is_empty() { String::new() } else { format!(" (process {holder})") }
 }
 
+/// The name given, or the host's, as a node bears it.
+pub fn node_name(given: Option<String>) -> String {
+    let host = || nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "localhost".into());
+    given.unwrap_or_else(host).trim().to_lowercase()
+}
+
 /// A program that the daemon before was just starting when it was killed holds the daemon's locks until it becomes
 /// that program: a moment.
 const INHERITED: Duration = Duration::from_secs(2);

@@ -109,9 +109,7 @@ fn level(c: &KubeProxyConfiguration) -> LevelFilter {
 }
 
 fn node_name(c: &KubeProxyConfiguration) -> String {
-    let host = || nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_else(|| "localhost".into());
-    let name = if c.hostname_override.is_empty() { host() } else { c.hostname_override.clone() };
-    name.trim().to_lowercase()
+    process::node_name(Some(c.hostname_override.clone()).filter(|name| !name.is_empty()))
 }
 
 fn spare(score: i32) {

@@ -90,10 +90,10 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(StateError { path, source }),
         };
-        let records = read(&path, &text);
+        let mut records = read(&path, &text);
         let recovered = records.iter().map(|(u, r)| (u.clone(), recovered(r))).collect();
         // Whoever was killed in the middle of a line left no line end; a new file has whole lines only.
-        let (journal, len, records) = rewrite(&path, records)?;
+        let (journal, len) = rewrite(&path, &mut records)?;
         let inner = Inner { journal, len, records, dirty: BTreeSet::new() };
         Ok((StateDir { path, inner: RefCell::new(inner) }, recovered))
     }
@@ -170,8 +170,7 @@ impl StateDir {
         if inner.len < SLACK || inner.len < live * SLACK_TIMES {
             return Ok(());
         }
-        let (journal, len, records) = rewrite(&self.path, inner.records.clone())?;
-        (inner.journal, inner.len, inner.records) = (journal, len, records);
+        (inner.journal, inner.len) = rewrite(&self.path, &mut inner.records)?;
         Ok(())
     }
 }
@@ -202,16 +201,16 @@ fn read(path: &Path, text: &[u8]) -> BTreeMap<PodUid, Record> {
 }
 
 /// A new journal with the records and nothing else, opened for appending.
-fn rewrite(path: &Path, mut records: BTreeMap<PodUid, Record>) -> Result<(File, u64, BTreeMap<PodUid, Record>), StateError> {
+fn rewrite(path: &Path, records: &mut BTreeMap<PodUid, Record>) -> Result<(File, u64), StateError> {
     let mut all = Vec::new();
-    for (uid, record) in &mut records {
+    for (uid, record) in records {
         let line = line(uid, record);
         record.bytes = line.len() as u64;
         all.extend(line);
     }
     replace(path, &all, true)?;
     let journal = at(path, std::fs::OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path))?;
-    Ok((journal, all.len() as u64, records))
+    Ok((journal, all.len() as u64))
 }
 
 fn recovered(r: &Record) -> Recovered {
