@@ -117,7 +117,8 @@ impl StateDir {
     /// Writes what waits.
     pub fn flush(&self) -> Result<(), StateError> {
         let mut inner = self.inner.borrow_mut();
-        let dirty = std::mem::take(&mut inner.dirty);
+        // Each is struck off when it is written, so that a full disk loses none.
+        let dirty = inner.dirty.clone();
         dirty.iter().try_for_each(|uid| self.append(&mut inner, uid, false))?;
         self.tidy(&mut inner)
     }
@@ -295,6 +296,21 @@ mod tests {
         state.write_status(&PodUid::new("a"), &ready).unwrap();
         state.flush().unwrap();
         assert_eq!((text().lines().count(), state.is_dirty()), (2, false));
+    }
+
+    #[test]
+    fn what_could_not_be_written_still_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        for uid in ["a", "b", "c"] {
+            state.write_status(&PodUid::new(uid), &status("1")).unwrap();
+        }
+        let unwritable = File::open(dir.path().join(JOURNAL)).unwrap();
+        let journal = std::mem::replace(&mut state.inner.borrow_mut().journal, unwritable);
+        assert!(state.flush().is_err());
+        state.inner.borrow_mut().journal = journal;
+        state.flush().unwrap();
+        assert_eq!(messages(dir.path()), told(&[("a", "1"), ("b", "1"), ("c", "1")]));
     }
 
     #[test]
