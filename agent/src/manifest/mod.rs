@@ -11,7 +11,7 @@ pub mod default;
 mod endpoints;
 mod kind;
 pub mod problem;
-mod schema;
+pub mod schema;
 pub mod store;
 pub mod text;
 pub mod validate;

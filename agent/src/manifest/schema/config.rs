@@ -1,7 +1,7 @@
 //! ConfigMap, Secret and Namespace of core/v1.
 
 use super::meta::META;
-use super::{Field, Shape, TEXT_MAP};
+use super::{Field, Shape, TEXT_MAP, TEXTS};
 
 pub const CONFIG_MAP: &[Field] = &[
     ("apiVersion", Shape::Text),
@@ -22,5 +22,18 @@ pub const SECRET: &[Field] = &[
     ("immutable", Shape::Bool),
 ];
 
-pub const NAMESPACE: &[Field] =
-    &[("apiVersion", Shape::Text), ("kind", Shape::Text), ("metadata", META), ("spec", Shape::Any), ("status", Shape::Any)];
+pub const NAMESPACE: &[Field] = &[
+    ("apiVersion", Shape::Text),
+    ("kind", Shape::Text),
+    ("metadata", META),
+    ("spec", Shape::Object(&[("finalizers", TEXTS)])),
+    ("status", Shape::Object(&[("phase", Shape::Text), ("conditions", Shape::Keyed(&["type"], &Shape::Object(CONDITION)))])),
+];
+
+const CONDITION: &[Field] = &[
+    ("type", Shape::Text),
+    ("status", Shape::Text),
+    ("reason", Shape::Text),
+    ("message", Shape::Text),
+    ("lastTransitionTime", Shape::Time),
+];

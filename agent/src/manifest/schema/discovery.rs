@@ -1,7 +1,7 @@
 //! EndpointSlice of discovery.k8s.io/v1 and Endpoints of core/v1.
 
-use super::meta::META;
-use super::{Field, PROTOCOL, Shape, TEXTS};
+use super::meta::{META, REFERENCE};
+use super::{Field, PROTOCOL, Shape};
 
 pub const ENDPOINT_SLICE: &[Field] = &[
     ("apiVersion", Shape::Text),
@@ -12,10 +12,11 @@ pub const ENDPOINT_SLICE: &[Field] = &[
     ("ports", Shape::List(&PORT)),
 ];
 
-const PORT: Shape = Shape::Object(&[("name", Shape::Text), ("protocol", PROTOCOL), ("port", Shape::Port), ("appProtocol", Shape::Text)]);
+const PORT: Shape =
+    Shape::Atomic(&Shape::Object(&[("name", Shape::Text), ("protocol", PROTOCOL), ("port", Shape::Port), ("appProtocol", Shape::Text)]));
 
 const ENDPOINT: &[Field] = &[
-    ("addresses", TEXTS),
+    ("addresses", Shape::Replaced(&Shape::Set(&Shape::Text))),
     ("conditions", Shape::Object(&[("ready", Shape::Bool), ("serving", Shape::Bool), ("terminating", Shape::Bool)])),
     ("hostname", Shape::Text),
     ("targetRef", REFERENCE),
@@ -27,16 +28,6 @@ const ENDPOINT: &[Field] = &[
 
 const HINTS: Shape = Shape::List(&Shape::Object(&[("name", Shape::Text)]));
 
-const REFERENCE: Shape = Shape::Object(&[
-    ("apiVersion", Shape::Text),
-    ("kind", Shape::Text),
-    ("namespace", Shape::Text),
-    ("name", Shape::Text),
-    ("uid", Shape::Text),
-    ("resourceVersion", Shape::Text),
-    ("fieldPath", Shape::Text),
-]);
-
 pub const ENDPOINTS: &[Field] = &[
     ("apiVersion", Shape::Text),
     ("kind", Shape::Text),
@@ -44,5 +35,9 @@ pub const ENDPOINTS: &[Field] = &[
     ("subsets", Shape::List(&Shape::Object(&[("addresses", ADDRESSES), ("notReadyAddresses", ADDRESSES), ("ports", Shape::List(&PORT))]))),
 ];
 
-const ADDRESSES: Shape =
-    Shape::List(&Shape::Object(&[("ip", Shape::Text), ("hostname", Shape::Text), ("nodeName", Shape::Text), ("targetRef", REFERENCE)]));
+const ADDRESSES: Shape = Shape::List(&Shape::Atomic(&Shape::Object(&[
+    ("ip", Shape::Text),
+    ("hostname", Shape::Text),
+    ("nodeName", Shape::Text),
+    ("targetRef", REFERENCE),
+])));

@@ -1,15 +1,22 @@
-//! Which fields an object may have and of what shape: kubectl's strict checking.
+//! Which fields an object may have and of what shape: kubectl's strict checking, and how patches merge.
 //!
 //! Walks an untyped object along a table of the API's fields, reports all that is wrong, and takes out
 //! what it reported, so that the rest can still be typed and validated. Fields that the API has and this
-//! node does not model are in the tables too. Must never judge values beyond their shape and range.
-//! Tests: `manifest/tests/schema.rs`.
+//! node does not model are in the tables too. The same tables tell strategic merge patches and
+//! server-side apply what a list's elements are told apart by (`api::patch`). Must never judge values
+//! beyond their shape and range. Tests: `manifest/tests/schema.rs`.
 
+mod cluster;
 mod config;
 mod discovery;
+mod event;
 mod meta;
+mod node;
 mod pod;
+mod pod_status;
 mod service;
+mod storage;
+mod volume;
 
 pub use config::{CONFIG_MAP, NAMESPACE, SECRET};
 pub use discovery::{ENDPOINT_SLICE, ENDPOINTS};
@@ -40,9 +47,20 @@ pub enum Shape {
     OneOf(&'static [&'static str]),
     /// Anything: the API has the field, nobody here reads it.
     Any,
+    /// A list that has one owner and is replaced as a whole.
     List(&'static Shape),
+    /// A list of objects that are told apart by these fields; a strategic merge looks at the first only.
+    Keyed(&'static [&'static str], &'static Shape),
+    /// A list whose elements stand for themselves, each once.
+    Set(&'static Shape),
     Map(&'static Shape),
     Object(&'static [Field]),
+    /// Server-side apply owns it as a whole; a strategic merge goes on as the inner shape says.
+    Atomic(&'static Shape),
+    /// A strategic merge replaces it as a whole; server-side apply goes on as the inner shape says.
+    Replaced(&'static Shape),
+    /// Clients that compute a strategic merge name the fields of the elements that stay (`$retainKeys`).
+    Retained(&'static Shape),
 }
 
 /// A field's name and shape.
@@ -54,10 +72,68 @@ pub const INTS: Shape = Shape::List(&Shape::Int64);
 pub const AMOUNTS: Shape = Shape::Map(&Shape::Amount);
 pub const PROTOCOL: Shape = Shape::OneOf(&["SCTP", "TCP", "UDP"]);
 
+const CONDITION: Shape = Shape::Object(&[
+    ("type", Shape::Text),
+    ("status", Shape::Text),
+    ("reason", Shape::Text),
+    ("message", Shape::Text),
+    ("observedGeneration", Shape::Int64),
+    ("lastTransitionTime", Shape::Time),
+]);
+const CONDITIONS: Shape = Shape::Keyed(&["type"], &CONDITION);
+
+impl Shape {
+    /// Without what says how it is merged.
+    pub fn inner(self) -> Shape {
+        match self {
+            Shape::Atomic(s) | Shape::Replaced(s) | Shape::Retained(s) => s.inner(),
+            other => other,
+        }
+    }
+
+    /// The shape of a field of this object or map; `Any` where there is no telling.
+    pub fn field(self, name: &str) -> Shape {
+        match self.inner() {
+            Shape::Object(fields) => fields.iter().find(|(n, _)| *n == name).map_or(Shape::Any, |(_, s)| *s),
+            Shape::Map(s) => *s,
+            _ => Shape::Any,
+        }
+    }
+}
+
+/// The fields of a kind that the API serves.
+pub fn shape_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
+    Some(match (api_version, kind) {
+        ("v1", "Pod") => POD,
+        ("v1", "Service") => SERVICE,
+        ("v1", "Endpoints") => ENDPOINTS,
+        ("discovery.k8s.io/v1", "EndpointSlice") => ENDPOINT_SLICE,
+        ("v1", "ConfigMap") => CONFIG_MAP,
+        ("v1", "Secret") => SECRET,
+        ("v1", "Namespace") => NAMESPACE,
+        ("v1", "Node") => node::NODE,
+        ("v1", "Event") => event::EVENT,
+        ("events.k8s.io/v1", "Event") => event::EVENT_OF_EVENTS,
+        ("coordination.k8s.io/v1", "Lease") => cluster::LEASE,
+        ("v1", "ServiceAccount") => cluster::SERVICE_ACCOUNT,
+        ("node.k8s.io/v1", "RuntimeClass") => cluster::RUNTIME_CLASS,
+        ("networking.k8s.io/v1", "ServiceCIDR") => cluster::SERVICE_CIDR,
+        ("certificates.k8s.io/v1", "CertificateSigningRequest") => cluster::SIGNING_REQUEST,
+        ("v1", "PersistentVolume") => storage::VOLUME,
+        ("v1", "PersistentVolumeClaim") => storage::CLAIM,
+        ("storage.k8s.io/v1", "StorageClass") => storage::CLASS,
+        ("storage.k8s.io/v1", "CSINode") => storage::CSI_NODE,
+        ("storage.k8s.io/v1", "CSIDriver") => storage::CSI_DRIVER,
+        ("storage.k8s.io/v1", "VolumeAttachment") => storage::ATTACHMENT,
+        _ => return None,
+    })
+}
+
 /// Checks `v` and reports into `out`. False: the value must go.
 pub fn check(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> bool {
     match shape {
         Shape::Any => true,
+        Shape::Atomic(s) | Shape::Replaced(s) | Shape::Retained(s) => check(v, *s, path, out),
         Shape::Object(fields) => match v {
             Value::Object(m) => {
                 object(m, fields, path, out);
@@ -65,7 +141,7 @@ pub fn check(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> 
             }
             _ => wrong(v, "an object", path, out),
         },
-        Shape::List(inner) => match v {
+        Shape::List(inner) | Shape::Keyed(_, inner) | Shape::Set(inner) => match v {
             Value::Array(a) => {
                 // Indices stay true for the messages that come later, so nothing is taken out of a list.
                 for (i, v) in a.iter_mut().enumerate() {
@@ -89,9 +165,9 @@ pub fn check(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> 
 }
 
 fn blank(shape: Shape) -> Value {
-    match shape {
+    match shape.inner() {
         Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
-        Shape::List(_) => Value::Array(Vec::new()),
+        Shape::List(_) | Shape::Keyed(..) | Shape::Set(_) => Value::Array(Vec::new()),
         Shape::Text => Value::String(String::new()),
         Shape::Bool => Value::Bool(false),
         _ => Value::Number(0.into()),
@@ -163,7 +239,8 @@ fn scalar(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> boo
             }
             _ => wrong(v, "a text", path, out),
         },
-        Shape::Any | Shape::List(_) | Shape::Map(_) | Shape::Object(_) => true,
+        // Told by `check`.
+        _ => true,
     }
 }
 

@@ -1,19 +1,20 @@
 //! Pod of core/v1, 1.36: every field of the API, also those that a node has no use for.
 
-use super::meta::META;
+use super::meta::{LABEL_SELECTOR, META, NAME, NODE_SELECTOR, NODE_TERM};
+use super::pod_status::STATUS;
+use super::volume::VOLUMES;
 use super::{AMOUNTS, Field, INTS, PROTOCOL, Shape, TEXT_MAP, TEXTS};
 
 pub const POD: &[Field] =
-    &[("apiVersion", Shape::Text), ("kind", Shape::Text), ("metadata", META), ("spec", Shape::Object(SPEC)), ("status", Shape::Any)];
+    &[("apiVersion", Shape::Text), ("kind", Shape::Text), ("metadata", META), ("spec", Shape::Object(SPEC)), ("status", STATUS)];
 
-const CONTAINERS: Shape = Shape::List(&Shape::Object(CONTAINER));
-const NAMES: Shape = Shape::List(&Shape::Object(&[("name", Shape::Text)]));
+const CONTAINERS: Shape = Shape::Keyed(&["name"], &Shape::Object(CONTAINER));
 
 const SPEC: &[Field] = &[
     ("containers", CONTAINERS),
     ("initContainers", CONTAINERS),
-    ("ephemeralContainers", Shape::List(&Shape::Any)),
-    ("volumes", Shape::List(&Shape::Object(VOLUME))),
+    ("ephemeralContainers", Shape::Keyed(&["name"], &Shape::Object(EPHEMERAL))),
+    ("volumes", VOLUMES),
     ("restartPolicy", Shape::OneOf(&["Always", "Never", "OnFailure"])),
     ("terminationGracePeriodSeconds", Shape::Int64),
     ("activeDeadlineSeconds", Shape::Int64),
@@ -26,7 +27,7 @@ const SPEC: &[Field] = &[
             ("options", Shape::List(&Shape::Object(&[("name", Shape::Text), ("value", Shape::Text)]))),
         ]),
     ),
-    ("nodeSelector", TEXT_MAP),
+    ("nodeSelector", Shape::Atomic(&TEXT_MAP)),
     ("nodeName", Shape::Text),
     ("serviceAccountName", Shape::Text),
     ("serviceAccount", Shape::Text),
@@ -37,17 +38,17 @@ const SPEC: &[Field] = &[
     ("hostUsers", Shape::Bool),
     ("shareProcessNamespace", Shape::Bool),
     ("securityContext", Shape::Object(POD_SECURITY)),
-    ("imagePullSecrets", NAMES),
+    ("imagePullSecrets", Shape::Keyed(&["name"], &NAME)),
     ("hostname", Shape::Text),
     ("subdomain", Shape::Text),
     ("hostnameOverride", Shape::Text),
     ("setHostnameAsFQDN", Shape::Bool),
-    ("hostAliases", Shape::List(&Shape::Object(&[("ip", Shape::Text), ("hostnames", TEXTS)]))),
-    ("affinity", Shape::Any),
-    ("tolerations", Shape::List(&Shape::Object(TOLERATION))),
-    ("topologySpreadConstraints", Shape::List(&Shape::Any)),
+    ("hostAliases", Shape::Keyed(&["ip"], &Shape::Object(&[("ip", Shape::Text), ("hostnames", TEXTS)]))),
+    ("affinity", Shape::Object(AFFINITY)),
+    ("tolerations", TOLERATIONS),
+    ("topologySpreadConstraints", Shape::Keyed(&["topologyKey", "whenUnsatisfiable"], &Shape::Object(SPREAD))),
     ("schedulerName", Shape::Text),
-    ("schedulingGates", NAMES),
+    ("schedulingGates", Shape::Keyed(&["name"], &Shape::Object(&[("name", Shape::Text)]))),
     ("schedulingGroup", Shape::Any),
     ("workloadRef", Shape::Any),
     ("priorityClassName", Shape::Text),
@@ -58,9 +59,53 @@ const SPEC: &[Field] = &[
     ("enableServiceLinks", Shape::Bool),
     ("overhead", AMOUNTS),
     ("resources", RESOURCES),
-    ("resourceClaims", Shape::List(&Shape::Any)),
+    ("resourceClaims", Shape::Retained(&Shape::Keyed(&["name"], &Shape::Object(CLAIM)))),
     ("os", Shape::Object(&[("name", Shape::OneOf(&["linux", "windows"]))])),
 ];
+
+const CLAIM: &[Field] = &[("name", Shape::Text), ("resourceClaimName", Shape::Text), ("resourceClaimTemplateName", Shape::Text)];
+
+const SPREAD: &[Field] = &[
+    ("maxSkew", Shape::Int32),
+    ("topologyKey", Shape::Text),
+    ("whenUnsatisfiable", Shape::Text),
+    ("labelSelector", LABEL_SELECTOR),
+    ("minDomains", Shape::Int32),
+    ("nodeAffinityPolicy", Shape::Text),
+    ("nodeTaintsPolicy", Shape::Text),
+    ("matchLabelKeys", TEXTS),
+];
+
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+const AFFINITY: &[Field] = &[
+    (
+        "nodeAffinity",
+        Shape::Object(&[
+            (REQUIRED, NODE_SELECTOR),
+            (PREFERRED, Shape::List(&Shape::Object(&[("weight", Shape::Int32), ("preference", NODE_TERM)]))),
+        ]),
+    ),
+    ("podAffinity", POD_AFFINITY),
+    ("podAntiAffinity", POD_AFFINITY),
+];
+
+const POD_AFFINITY: Shape = Shape::Object(&[
+    (REQUIRED, Shape::List(&POD_TERM)),
+    (PREFERRED, Shape::List(&Shape::Object(&[("weight", Shape::Int32), ("podAffinityTerm", POD_TERM)]))),
+]);
+
+const POD_TERM: Shape = Shape::Object(&[
+    ("labelSelector", LABEL_SELECTOR),
+    ("namespaceSelector", LABEL_SELECTOR),
+    ("namespaces", TEXTS),
+    ("topologyKey", Shape::Text),
+    ("matchLabelKeys", TEXTS),
+    ("mismatchLabelKeys", TEXTS),
+]);
+
+pub const TOLERATIONS: Shape = Shape::List(&Shape::Object(TOLERATION));
 
 const TOLERATION: &[Field] = &[
     ("key", Shape::Text),
@@ -70,10 +115,10 @@ const TOLERATION: &[Field] = &[
     ("tolerationSeconds", Shape::Int64),
 ];
 
-const RESOURCES: Shape = Shape::Object(&[
+pub const RESOURCES: Shape = Shape::Object(&[
     ("limits", AMOUNTS),
     ("requests", AMOUNTS),
-    ("claims", Shape::List(&Shape::Object(&[("name", Shape::Text), ("request", Shape::Text)]))),
+    ("claims", Shape::Replaced(&Shape::Keyed(&["name"], &Shape::Object(&[("name", Shape::Text), ("request", Shape::Text)])))),
 ]);
 
 const CONTAINER: &[Field] = &[
@@ -82,19 +127,19 @@ const CONTAINER: &[Field] = &[
     ("command", TEXTS),
     ("args", TEXTS),
     ("workingDir", Shape::Text),
-    ("ports", Shape::List(&Shape::Object(PORT))),
-    ("envFrom", Shape::List(&Shape::Object(&[("prefix", Shape::Text), ("configMapRef", OPTIONAL), ("secretRef", OPTIONAL)]))),
-    ("env", Shape::List(&Shape::Object(&[("name", Shape::Text), ("value", Shape::Text), ("valueFrom", Shape::Object(ENV_SOURCE))]))),
+    ("ports", PORTS),
+    ("envFrom", ENV_FROM),
+    ("env", ENV),
     ("resources", RESOURCES),
-    ("resizePolicy", Shape::List(&Shape::Object(&[("resourceName", Shape::Text), ("restartPolicy", Shape::Text)]))),
+    ("resizePolicy", RESIZE),
     ("restartPolicy", Shape::OneOf(&["Always", "Never", "OnFailure"])),
     ("restartPolicyRules", Shape::List(&Shape::Object(RESTART_RULE))),
-    ("volumeMounts", Shape::List(&Shape::Object(MOUNT))),
-    ("volumeDevices", Shape::List(&Shape::Object(&[("name", Shape::Text), ("devicePath", Shape::Text)]))),
+    ("volumeMounts", MOUNTS),
+    ("volumeDevices", DEVICES),
     ("livenessProbe", PROBE),
     ("readinessProbe", PROBE),
     ("startupProbe", PROBE),
-    ("lifecycle", Shape::Object(&[("postStart", HANDLER), ("preStop", HANDLER), ("stopSignal", Shape::Text)])),
+    ("lifecycle", LIFECYCLE),
     ("terminationMessagePath", Shape::Text),
     ("terminationMessagePolicy", Shape::OneOf(&["FallbackToLogsOnError", "File"])),
     ("imagePullPolicy", PULL_POLICY),
@@ -104,11 +149,51 @@ const CONTAINER: &[Field] = &[
     ("tty", Shape::Bool),
 ];
 
-const PULL_POLICY: Shape = Shape::OneOf(&["Always", "IfNotPresent", "Never"]);
+/// As a container has them; which of them may be used is for validation to say.
+const EPHEMERAL: &[Field] = &[
+    ("name", Shape::Text),
+    ("image", Shape::Text),
+    ("command", TEXTS),
+    ("args", TEXTS),
+    ("workingDir", Shape::Text),
+    ("ports", PORTS),
+    ("envFrom", ENV_FROM),
+    ("env", ENV),
+    ("resources", RESOURCES),
+    ("resizePolicy", RESIZE),
+    ("restartPolicy", Shape::OneOf(&["Always", "Never", "OnFailure"])),
+    ("restartPolicyRules", Shape::List(&Shape::Object(RESTART_RULE))),
+    ("volumeMounts", MOUNTS),
+    ("volumeDevices", DEVICES),
+    ("livenessProbe", PROBE),
+    ("readinessProbe", PROBE),
+    ("startupProbe", PROBE),
+    ("lifecycle", LIFECYCLE),
+    ("terminationMessagePath", Shape::Text),
+    ("terminationMessagePolicy", Shape::OneOf(&["FallbackToLogsOnError", "File"])),
+    ("imagePullPolicy", PULL_POLICY),
+    ("securityContext", Shape::Object(SECURITY)),
+    ("stdin", Shape::Bool),
+    ("stdinOnce", Shape::Bool),
+    ("tty", Shape::Bool),
+    ("targetContainerName", Shape::Text),
+];
+
+const PORTS: Shape = Shape::Keyed(&["containerPort", "protocol"], &Shape::Object(PORT));
+const ENV: Shape =
+    Shape::Keyed(&["name"], &Shape::Object(&[("name", Shape::Text), ("value", Shape::Text), ("valueFrom", Shape::Object(ENV_SOURCE))]));
+const ENV_FROM: Shape = Shape::List(&Shape::Object(&[("prefix", Shape::Text), ("configMapRef", OPTIONAL), ("secretRef", OPTIONAL)]));
+const RESIZE: Shape = Shape::List(&Shape::Object(&[("resourceName", Shape::Text), ("restartPolicy", Shape::Text)]));
+const MOUNTS: Shape = Shape::Keyed(&["mountPath"], &Shape::Object(MOUNT));
+const DEVICES: Shape = Shape::Keyed(&["devicePath"], &Shape::Object(&[("name", Shape::Text), ("devicePath", Shape::Text)]));
+const LIFECYCLE: Shape = Shape::Object(&[("postStart", HANDLER), ("preStop", HANDLER), ("stopSignal", Shape::Text)]);
+
+pub const PULL_POLICY: Shape = Shape::OneOf(&["Always", "IfNotPresent", "Never"]);
 const OPTIONAL: Shape = Shape::Object(&[("name", Shape::Text), ("optional", Shape::Bool)]);
-const KEY: Shape = Shape::Object(&[("name", Shape::Text), ("key", Shape::Text), ("optional", Shape::Bool)]);
-const FIELD_REF: Shape = Shape::Object(&[("apiVersion", Shape::Text), ("fieldPath", Shape::Text)]);
-const RESOURCE_REF: Shape = Shape::Object(&[("containerName", Shape::Text), ("resource", Shape::Text), ("divisor", Shape::Amount)]);
+const KEY: Shape = Shape::Atomic(&Shape::Object(&[("name", Shape::Text), ("key", Shape::Text), ("optional", Shape::Bool)]));
+pub const FIELD_REF: Shape = Shape::Atomic(&Shape::Object(&[("apiVersion", Shape::Text), ("fieldPath", Shape::Text)]));
+pub const RESOURCE_REF: Shape =
+    Shape::Atomic(&Shape::Object(&[("containerName", Shape::Text), ("resource", Shape::Text), ("divisor", Shape::Amount)]));
 
 const PORT: &[Field] =
     &[("name", Shape::Text), ("containerPort", Shape::Port), ("hostPort", Shape::Port), ("hostIP", Shape::Text), ("protocol", PROTOCOL)];
@@ -118,11 +203,16 @@ const ENV_SOURCE: &[Field] = &[
     ("resourceFieldRef", RESOURCE_REF),
     ("configMapKeyRef", KEY),
     ("secretKeyRef", KEY),
-    ("fileKeyRef", Shape::Object(&[("volumeName", Shape::Text), ("path", Shape::Text), ("key", Shape::Text), ("optional", Shape::Bool)])),
+    ("fileKeyRef", FILE_KEY),
 ];
 
-const RESTART_RULE: &[Field] =
-    &[("action", Shape::Text), ("exitCodes", Shape::Object(&[("operator", Shape::Text), ("values", Shape::List(&Shape::Int32))]))];
+const FILE_KEY: Shape =
+    Shape::Atomic(&Shape::Object(&[("volumeName", Shape::Text), ("path", Shape::Text), ("key", Shape::Text), ("optional", Shape::Bool)]));
+
+const RESTART_RULE: &[Field] = &[
+    ("action", Shape::Text),
+    ("exitCodes", Shape::Object(&[("operator", Shape::Text), ("values", Shape::Replaced(&Shape::Set(&Shape::Int32)))])),
+];
 
 const MOUNT: &[Field] = &[
     ("name", Shape::Text),
@@ -192,66 +282,4 @@ const POD_SECURITY: &[Field] = &[
     ("seLinuxChangePolicy", Shape::OneOf(&["MountOption", "Recursive"])),
     ("sysctls", Shape::List(&Shape::Object(&[("name", Shape::Text), ("value", Shape::Text)]))),
     ("windowsOptions", Shape::Any),
-];
-
-const ITEMS: Shape = Shape::List(&Shape::Object(&[("key", Shape::Text), ("path", Shape::Text), ("mode", Shape::Mode)]));
-const DOWNWARD_ITEMS: Shape = Shape::List(&Shape::Object(&[
-    ("path", Shape::Text),
-    ("fieldRef", FIELD_REF),
-    ("resourceFieldRef", RESOURCE_REF),
-    ("mode", Shape::Mode),
-]));
-const PROJECTED_KEYS: Shape = Shape::Object(&[("name", Shape::Text), ("items", ITEMS), ("optional", Shape::Bool)]);
-
-const VOLUME: &[Field] = &[
-    ("name", Shape::Text),
-    ("emptyDir", Shape::Object(&[("medium", Shape::Text), ("sizeLimit", Shape::Amount)])),
-    ("hostPath", Shape::Object(&[("path", Shape::Text), ("type", Shape::Text)])),
-    ("configMap", Shape::Object(&[("name", Shape::Text), ("items", ITEMS), ("defaultMode", Shape::Mode), ("optional", Shape::Bool)])),
-    ("secret", Shape::Object(&[("secretName", Shape::Text), ("items", ITEMS), ("defaultMode", Shape::Mode), ("optional", Shape::Bool)])),
-    ("downwardAPI", Shape::Object(&[("items", DOWNWARD_ITEMS), ("defaultMode", Shape::Mode)])),
-    (
-        "projected",
-        Shape::Object(&[
-            (
-                "sources",
-                Shape::List(&Shape::Object(&[
-                    ("configMap", PROJECTED_KEYS),
-                    ("secret", PROJECTED_KEYS),
-                    ("downwardAPI", Shape::Object(&[("items", DOWNWARD_ITEMS)])),
-                    (
-                        "serviceAccountToken",
-                        Shape::Object(&[("audience", Shape::Text), ("expirationSeconds", Shape::Int64), ("path", Shape::Text)]),
-                    ),
-                    ("clusterTrustBundle", Shape::Any),
-                    ("podCertificate", Shape::Any),
-                ])),
-            ),
-            ("defaultMode", Shape::Mode),
-        ]),
-    ),
-    ("image", Shape::Object(&[("reference", Shape::Text), ("pullPolicy", PULL_POLICY)])),
-    ("awsElasticBlockStore", Shape::Any),
-    ("azureDisk", Shape::Any),
-    ("azureFile", Shape::Any),
-    ("cephfs", Shape::Any),
-    ("cinder", Shape::Any),
-    ("csi", Shape::Any),
-    ("ephemeral", Shape::Any),
-    ("fc", Shape::Any),
-    ("flexVolume", Shape::Any),
-    ("flocker", Shape::Any),
-    ("gcePersistentDisk", Shape::Any),
-    ("gitRepo", Shape::Any),
-    ("glusterfs", Shape::Any),
-    ("iscsi", Shape::Any),
-    ("nfs", Shape::Any),
-    ("persistentVolumeClaim", Shape::Any),
-    ("photonPersistentDisk", Shape::Any),
-    ("portworxVolume", Shape::Any),
-    ("quobyte", Shape::Any),
-    ("rbd", Shape::Any),
-    ("scaleIO", Shape::Any),
-    ("storageos", Shape::Any),
-    ("vsphereVolume", Shape::Any),
 ];

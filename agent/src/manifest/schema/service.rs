@@ -1,7 +1,7 @@
 //! Service of core/v1.
 
 use super::meta::META;
-use super::{Field, PROTOCOL, Shape, TEXT_MAP, TEXTS};
+use super::{CONDITIONS, Field, PROTOCOL, Shape, TEXT_MAP, TEXTS};
 
 pub const SERVICE: &[Field] =
     &[("apiVersion", Shape::Text), ("kind", Shape::Text), ("metadata", META), ("spec", Shape::Object(SPEC)), ("status", STATUS)];
@@ -14,8 +14,8 @@ const SPEC: &[Field] = &[
     ("clusterIPs", TEXTS),
     ("ipFamilies", Shape::List(&Shape::OneOf(&["IPv4", "IPv6"]))),
     ("ipFamilyPolicy", Shape::OneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
-    ("ports", Shape::List(&Shape::Object(PORT))),
-    ("selector", TEXT_MAP),
+    ("ports", Shape::Keyed(&["port", "protocol"], &Shape::Object(PORT))),
+    ("selector", Shape::Atomic(&TEXT_MAP)),
     ("externalIPs", TEXTS),
     ("sessionAffinity", Shape::OneOf(&["ClientIP", "None"])),
     ("sessionAffinityConfig", Shape::Object(&[("clientIP", Shape::Object(&[("timeoutSeconds", Shape::Int32)]))])),
@@ -50,9 +50,9 @@ const STATUS: Shape = Shape::Object(&[
                 ("ip", Shape::Text),
                 ("ipMode", Shape::OneOf(&["Proxy", "VIP"])),
                 ("hostname", Shape::Text),
-                ("ports", Shape::Any),
+                ("ports", Shape::List(&Shape::Any)),
             ])),
         )]),
     ),
-    ("conditions", Shape::Any),
+    ("conditions", CONDITIONS),
 ]);

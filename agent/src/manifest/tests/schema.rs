@@ -1,4 +1,5 @@
 use super::{container, told, told_of_container, told_of_spec};
+use crate::manifest::schema::{Shape, shape_of};
 
 #[test]
 fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
@@ -66,7 +67,7 @@ metadata:
   managedFields: [{manager: kubectl, fieldsV1: {"f:spec": {}}}]
   ownerReferences: [{apiVersion: v1, kind: Node, name: node, uid: u, controller: true}]
 spec:
-  affinity: {nodeAffinity: {whatever: 1}}
+  affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a]}]}]}}}
   topologySpreadConstraints: [{maxSkew: 1}]
   serviceAccount: robot
   schedulingGates: []
@@ -104,4 +105,50 @@ fn all_problems_of_a_document_are_told_at_once() {
 fn nothing_is_the_same_as_absent() {
     assert_eq!(told_of_container("livenessProbe: null, env: ~, imagePullPolicy: \"\""), [""; 0]);
     assert_eq!(told_of_container("env: [null]"), ["env[0]: must be an object, not empty"]);
+}
+
+/// The shape at a path; elements of lists have no name in it.
+fn shape(version: &str, kind: &str, path: &str) -> Shape {
+    let fields = shape_of(version, kind).expect("a kind that is served");
+    path.split('.').fold(Shape::Object(fields), |s, name| {
+        let s = match s.inner() {
+            Shape::Keyed(_, inner) | Shape::List(inner) => *inner,
+            other => other,
+        };
+        s.field(name)
+    })
+}
+
+/// What a strategic merge and server-side apply tell the elements of a list apart by.
+#[test]
+fn lists_of_the_api_are_keyed_as_the_api_keys_them() {
+    for (version, kind, path, want) in [
+        ("v1", "Pod", "metadata.ownerReferences", "Keyed([\"uid\"]"),
+        ("v1", "Pod", "metadata.finalizers", "Set("),
+        ("v1", "Pod", "spec.containers", "Keyed([\"name\"]"),
+        ("v1", "Pod", "spec.containers.ports", "Keyed([\"containerPort\", \"protocol\"]"),
+        ("v1", "Pod", "spec.ephemeralContainers.env", "Keyed([\"name\"]"),
+        ("v1", "Pod", "spec.containers.args", "List("),
+        ("v1", "Pod", "spec.containers.resources.claims", "Replaced(Keyed([\"name\"]"),
+        ("v1", "Pod", "spec.topologySpreadConstraints", "Keyed([\"topologyKey\", \"whenUnsatisfiable\"]"),
+        ("v1", "Pod", "spec.volumes", "Retained(Keyed([\"name\"]"),
+        ("v1", "Pod", "spec.nodeSelector", "Atomic(Map("),
+        ("v1", "Pod", "spec.tolerations", "List("),
+        ("v1", "Pod", "status.hostIPs", "Atomic(Keyed([\"ip\"]"),
+        ("v1", "Pod", "status.podIPs", "Keyed([\"ip\"]"),
+        ("v1", "Pod", "status.containerStatuses", "List("),
+        ("v1", "Service", "spec.ports", "Keyed([\"port\", \"protocol\"]"),
+        ("v1", "Service", "spec.selector", "Atomic(Map("),
+        ("v1", "Node", "status.conditions", "Keyed([\"type\"]"),
+        ("v1", "Node", "spec.podCIDRs", "Set("),
+        ("v1", "PersistentVolume", "spec.claimRef", "Object("),
+        ("v1", "PersistentVolumeClaim", "spec.selector", "Atomic(Object("),
+        ("storage.k8s.io/v1", "CSINode", "spec.drivers", "Keyed([\"name\"]"),
+        ("certificates.k8s.io/v1", "CertificateSigningRequest", "status.conditions", "Replaced(Keyed([\"type\"]"),
+        ("events.k8s.io/v1", "Event", "regarding", "Atomic(Object("),
+    ] {
+        let got = format!("{:?}", shape(version, kind, path));
+        assert!(got.starts_with(want), "{kind} {path}: {got}");
+    }
+    assert!(shape_of("v1", "Deployment").is_none() && shape_of("v2", "Pod").is_none());
 }
