@@ -6,8 +6,10 @@
 
 pub mod failure;
 pub mod object;
+pub mod patch;
 pub mod query;
 pub mod route;
+pub mod selector;
 
 pub use failure::Failure;
 pub use object::{EventObject, List, PodObject};

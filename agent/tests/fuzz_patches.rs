@@ -1,0 +1,184 @@
+//! Patches, selectors and paths of every kind, mutated from a corpus: nothing panics, what is refused is
+//! refused with a status of its own, and what was applied once changes nothing when it is applied again.
+//!
+//! Seeded: the same run every time. `FUZZ_ITERATIONS` and `FUZZ_SEED` make it longer and other. The
+//! function [`one`] is what a libFuzzer target calls with its bytes.
+#![allow(clippy::unwrap_used)]
+
+use longshore::api::patch::{self, Editor, PatchKind};
+use longshore::api::selector::{Fields, Labels};
+use longshore::api::{Failure, Query, route};
+use longshore::manifest::schema::shape_of;
+use longshore::time::Wall;
+use serde_json::{Value, json};
+
+const CORPUS: &[&str] = &[
+    r#"[{"op":"add","path":"/metadata/labels/a~1b","value":"x"},{"op":"copy","from":"/spec","path":"/status"},{"op":"remove","path":"/spec/containers/0/env/-1"}]"#,
+    r#"[{"op":"test","path":"","value":null},{"op":"move","from":"/spec/containers/0","path":"/spec/containers/-"},{"op":"replace","path":"/spec/containers/0/ports/0/containerPort","value":81}]"#,
+    r#"{"metadata":{"labels":{"a":null,"b":"c"},"finalizers":null},"spec":{"containers":[{"name":"c","image":null}]}}"#,
+    r#"{"spec":{"$setElementOrder/containers":[{"name":"d"},{"name":"c"}],"containers":[{"name":"c","env":[{"name":"A","$patch":"delete"}]},{"name":"d","image":"x"},{"$patch":"replace"}]}}"#,
+    r#"{"spec":{"volumes":[{"$retainKeys":["name","hostPath"],"name":"v","hostPath":{"path":"/a"}}]},"metadata":{"$deleteFromPrimitiveList/finalizers":["x"]}}"#,
+    r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"y","ports":[{"containerPort":80}]}]}}"#,
+    "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  finalizers: [x, z]\nspec:\n  hostAliases:\n  - {ip: 10.0.0.1, hostnames: [a]}\n  tolerations: [{key: a}]\n",
+    "a=b,c!=d,e in (f,,g),h notin (),!i,j>3",
+    r"metadata.name=a\,b,spec.nodeName!=n,status.phase==Running",
+    "/api/v1/namespaces/a%2fb/pods/c/log?container=x&follow=1&labelSelector=a%3Db",
+];
+
+const WORDS: &[&str] = &[
+    "\"$patch\":\"delete\"",
+    "\"$patch\":\"merge\"",
+    "\"$retainKeys\":[]",
+    "\"$setElementOrder/containers\":",
+    "\"$deleteFromPrimitiveList/\":",
+    "null",
+    "{}",
+    "[]",
+    "[[]]",
+    "\"\"",
+    "1e400",
+    "-0",
+    "18446744073709551616",
+    "/-",
+    "~0",
+    "~",
+    "/-1",
+    "/99999999999999999999",
+    "\"name\":",
+    "\"containers\":",
+    "\"managedFields\":[{\"manager\":\"x\",\"operation\":\"Update\",\"apiVersion\":\"v1\",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":{\"f:spec\":{\"k:{\":{}}}}],",
+    "\u{0}",
+    "\u{2028}",
+    "(",
+    ")",
+    ",",
+    "=",
+    "!",
+    "\\",
+    " in ",
+    "%2",
+    "%00",
+    "..",
+    "ß",
+];
+
+/// A small generator of numbers (xorshift): the tests need no more, and no dependency.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
+    }
+}
+
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
+    let at = dice.below(bytes.len() + 1);
+    match dice.below(7) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+        1 => {
+            let end = (at + dice.below(30)).min(bytes.len());
+            bytes.drain(at..end);
+        }
+        2 => {
+            let end = (at + dice.below(60)).min(bytes.len());
+            let piece = bytes[at..end].to_vec();
+            let to = dice.below(bytes.len() + 1);
+            bytes.splice(to..to, piece);
+        }
+        3 => {
+            let from = dice.below(other.len() + 1);
+            let end = (from + dice.below(100)).min(other.len());
+            bytes.splice(at..at, other[from..end].iter().copied());
+        }
+        _ => {
+            let word = WORDS[dice.below(WORDS.len())];
+            bytes.splice(at..at, word.bytes());
+        }
+    }
+    bytes.truncate(32 << 10);
+}
+
+fn live() -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default", "uid": "1", "labels": {"a": "b"},
+            "finalizers": ["x", "y"], "managedFields": [{"manager": "them", "operation": "Apply", "apiVersion": "v1",
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": {".": {}, "f:image": {}}}}}}]},
+        "spec": {"containers": [{"name": "c", "image": "x", "env": [{"name": "A", "value": "1"}], "ports": [{"containerPort": 80}]}],
+            "volumes": [{"name": "v", "emptyDir": {}}], "nodeName": "n"},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}})
+}
+
+fn is_told(f: &Failure) {
+    assert!((400..=500).contains(&f.code) && !f.message.is_empty(), "{f:?}");
+    assert!(serde_json::from_slice::<Value>(&f.body()).is_ok());
+}
+
+/// What must hold of any bytes.
+fn one(bytes: &[u8]) {
+    let live = live();
+    let fields = shape_of("v1", "Pod");
+    let editor = Editor { manager: "me", api_version: "v1", kind: "Pod", subresource: "", force: true, now: Wall::from_seconds(1) };
+    for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply] {
+        for live in [&live, &Value::Null] {
+            match patch::apply(kind, live, bytes, fields, &editor) {
+                Err(f) => is_told(&f),
+                Ok(new) => {
+                    assert!(!patch::deeper_than(&new, 3 * patch::MOST_DEPTH));
+                    let tracked = patch::track(live, &new, fields, &editor);
+                    assert_eq!(patch::track(&tracked, &tracked, fields, &editor), tracked, "nothing changed");
+                    if kind == PatchKind::Apply {
+                        let later = Editor { now: Wall::from_seconds(9), ..editor };
+                        assert_eq!(patch::apply(kind, &new, bytes, fields, &later).unwrap(), new, "applied twice");
+                    }
+                }
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(bytes);
+    match Labels::parse(&text) {
+        Ok(l) => assert!(l.matches(&live) || !l.is_everything()),
+        Err(f) => is_told(&f),
+    }
+    for kind in ["Pod", "Event", "ConfigMap"] {
+        match Fields::parse(&text, "v1", kind) {
+            Ok(f) => assert!(f.matches(&live) || !f.is_everything()),
+            Err(f) => is_told(&f),
+        }
+    }
+    let (path, query) = text.split_once('?').unwrap_or((&text, ""));
+    let _ = route::route(path);
+    let q = Query::parse(query);
+    assert_eq!(Query::parse(q.suffix().trim_start_matches('?')), q);
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |v| v.parse().expect("a number"))
+}
+
+#[test]
+fn no_bytes_make_patches_selectors_or_paths_panic() {
+    let corpus: Vec<&[u8]> = CORPUS.iter().map(|t| t.as_bytes()).collect();
+    for bytes in &corpus {
+        one(bytes);
+    }
+    let seed = number("FUZZ_SEED", 0x5eed_1e55);
+    for i in 0..number("FUZZ_ITERATIONS", 1500) {
+        let mut dice = Dice((seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
+        for _ in 0..8 {
+            dice.next();
+        }
+        let mut bytes = corpus[dice.below(corpus.len())].to_vec();
+        let other = corpus[dice.below(corpus.len())];
+        for _ in 0..=dice.below(5) {
+            mutate(&mut bytes, other, &mut dice);
+        }
+        let result = std::panic::catch_unwind(|| one(&bytes));
+        assert!(result.is_ok(), "FUZZ_SEED={seed} iteration {i}: {:?}", String::from_utf8_lossy(&bytes));
+    }
+}
