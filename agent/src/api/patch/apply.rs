@@ -173,9 +173,11 @@ fn merged(live: &Value, config: &Value, shape: Shape, editor: &Editor<'_>, entri
     let mut fields = typed::owned(config, shape);
     NEVER_OWNED.iter().for_each(|p| fields.strip(p));
     let time = last.as_ref().and_then(|e| e.time.clone());
+    // Nothing goes when the same fields are wanted as before.
+    let last = last.filter(|e| e.manager.api_version == editor.api_version && e.fields != fields);
     owners.push(Entry { manager: me.clone(), time, fields });
     let mut new = typed::merge(live, config, shape);
-    if let Some(last) = last.filter(|e| e.manager.api_version == editor.api_version) {
+    if let Some(last) = last {
         new = pruned(&new, &last.fields, shape, &owners, editor.api_version);
     }
     // A field that is null is one that someone wants absent.

@@ -183,6 +183,10 @@ impl Comparison {
 /// At least one of the two is there.
 pub fn compare(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> Comparison {
     let mut out = Comparison::default();
+    // Most of an object is as it was.
+    if old == new {
+        return out;
+    }
     let forms = (old.map(|v| form(shape, v)), new.map(|v| form(shape, v)));
     let is_empty = |v: Option<&Value>| match v {
         None | Some(Value::Null) => true,
