@@ -88,13 +88,16 @@ fn mistakes_are_told_with_their_remedy() -> Result<()> {
         "{said:?}"
     );
     node.apply("bad", "{ containers: [ { name: main } ] }")?;
-    wait_for("a refused pod shows as an event", SOON, || -> Result<_> {
-        let said = node.run(&["get", "events"])?;
-        let told =
-            said.out.lines().any(|l| l.contains("FailedValidation") && l.contains("pod/bad") && l.contains("spec.containers[0].image"));
-        ensure!(told, "{said:?}");
-        Ok(Some(()))
-    })?;
+    node.daemon.apply("front.yaml", "apiVersion: v1\nkind: Service\nmetadata: { name: front }\nspec: { ports: [ { port: 0 } ] }\n")?;
+    node.daemon.apply("torn.yaml", "kind: [")?;
+    for (object, what) in [("pod/bad", "spec.containers[0].image"), ("service/front", "spec.ports[0].port"), ("node/lab", "torn.yaml")] {
+        wait_for("what is refused shows as an event", SOON, || -> Result<_> {
+            let said = node.run(&["get", "events"])?;
+            let told = said.out.lines().any(|l| l.contains("FailedValidation") && l.contains(object) && l.contains(what));
+            ensure!(told, "{object}: {said:?}");
+            Ok(Some(()))
+        })?;
+    }
     let said = run("/nowhere/longshore.sock", &["get", "pods"])?;
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("/nowhere/longshore.sock") && said.err.contains("systemctl start longshore"), "{said:?}");

@@ -130,11 +130,11 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
     let metadata =
         Meta { name: event_name(e, at), namespace: e.namespace.clone(), creation_timestamp: Some(at.first.truncated()), ..Meta::default() };
     let involved_object = Involved {
-        kind: "Pod".into(),
+        kind: e.kind.clone(),
         namespace: e.namespace.clone(),
         name: e.pod.clone(),
         uid: e.uid.clone(),
-        api_version: "v1".into(),
+        api_version: if e.kind == "EndpointSlice" { "discovery.k8s.io/v1" } else { "v1" }.into(),
         field_path: e.field_path.clone(),
     };
     let object = EventObject {
@@ -226,6 +226,7 @@ mod tests {
     #[test]
     fn an_event_names_its_pod_and_container() {
         let record = EventRecord {
+            kind: "Pod".into(),
             namespace: "a".into(),
             pod: "web".into(),
             uid: "1".into(),

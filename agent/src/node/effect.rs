@@ -82,7 +82,10 @@ pub struct ProbeRun {
 /// A Kubernetes Event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
+    /// `Pod`; another kind where a manifest is refused.
+    pub kind: String,
     pub namespace: String,
+    /// Name of the object that it is about.
     pub pod: String,
     pub uid: String,
     /// `spec.containers{web}`, or empty.

@@ -74,8 +74,10 @@ pub enum Event {
         image: Box<str>,
         progress: PullProgress,
     },
-    /// An object of the manifests cannot be what its file says; what it was before goes on.
+    /// An object of the manifests cannot be what its file says; what it was before goes on. No kind: it is about a
+    /// file that tells of no object.
     Invalid {
+        kind: String,
         namespace: String,
         name: String,
         message: String,

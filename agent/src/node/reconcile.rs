@@ -296,6 +296,7 @@ pub(super) fn event(pod: &Pod, container: Option<&str>, warning: bool, reason: &
     };
     let m = &pod.metadata;
     Effect::Event(Box::new(EventRecord {
+        kind: "Pod".into(),
         namespace: m.namespace.clone(),
         pod: m.name.clone(),
         uid: m.uid.clone(),

@@ -97,8 +97,8 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             }
             BTreeSet::new()
         }
-        Event::Invalid { namespace, name, message } => {
-            out.push(invalid(s, namespace, name, message));
+        Event::Invalid { kind, namespace, name, message } => {
+            out.push(invalid(s, kind, namespace, name, message));
             BTreeSet::new()
         }
         Event::Runtime { ready, network } => {
@@ -350,12 +350,19 @@ fn done(
     only(uid)
 }
 
-/// A pod whose definition was refused may not exist; where it does, the event is about it.
-fn invalid(s: &NodeState, namespace: String, pod: String, message: String) -> Effect {
+/// A pod whose definition was refused may not exist; where it does, the event is about it. What concerns no object
+/// is told of the node, in the namespace that events of nodes are in.
+fn invalid(s: &NodeState, kind: String, namespace: String, pod: String, message: String) -> Effect {
+    let (kind, namespace, pod) =
+        if kind.is_empty() { ("Node".into(), "default".into(), s.facts.name.clone()) } else { (kind, namespace, pod) };
     let known = s.pods.values().map(|e| &e.desired.pod).find(|p| p.metadata.namespace == namespace && p.metadata.name == pod);
-    let uid = known.map(|p| p.metadata.uid.to_string()).unwrap_or_default();
-    let message = format!("Error validating pod {pod}.{namespace} from file, ignoring: {message}");
+    let uid = known.filter(|_| kind == "Pod").map(|p| p.metadata.uid.to_string()).unwrap_or_default();
+    let message = match &*kind {
+        "Pod" => format!("Error validating pod {pod}.{namespace} from file, ignoring: {message}"),
+        _ => message,
+    };
     Effect::Event(Box::new(EventRecord {
+        kind,
         namespace,
         pod,
         uid,

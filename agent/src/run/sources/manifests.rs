@@ -302,7 +302,7 @@ impl Manifests {
         }
         events.extend(set_pods.into_iter().map(Event::SetPod));
         events.extend(remove_pods.into_iter().map(Event::RemovePod));
-        events.extend(settled.new_problems.iter().filter_map(invalid));
+        events.extend(settled.new_problems.iter().map(invalid));
         for e in events {
             if to.send(e).await.is_err() {
                 return false;
@@ -312,12 +312,14 @@ impl Manifests {
     }
 }
 
-/// The event about a pod that its file does not let be.
-fn invalid(p: &Problem) -> Option<Event> {
-    let (namespace, name) = p.object.strip_prefix("Pod ")?.split_once('/')?;
-    let field = if p.field.is_empty() { String::new() } else { format!("{}: ", p.field) };
-    let message = format!("{}: {field}{}", p.file, p.message);
-    Some(Event::Invalid { namespace: namespace.into(), name: name.into(), message })
+/// The event about an object that its file does not let be, or about a file that cannot be read as objects.
+fn invalid(p: &Problem) -> Event {
+    let object = p.object.split_once(' ').and_then(|(kind, rest)| Some((kind, rest.split_once('/')?)));
+    let (kind, (namespace, name)) = object.unwrap_or_default();
+    // The object is the event's own.
+    let object = if kind.is_empty() { p.object.clone() } else { String::new() };
+    let message = Problem { object, ..p.clone() }.to_string();
+    Event::Invalid { kind: kind.into(), namespace: namespace.into(), name: name.into(), message }
 }
 
 fn read_record(path: &Path) -> Record {
