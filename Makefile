@@ -99,7 +99,7 @@ bench-proxy: ## service proxies side by side, with connect() as the clock; PROXY
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	@command -v cargo-deny >/dev/null || { echo "lint: cargo-deny is not installed, so licences cannot be checked" >&2; exit 1; }
+	@command -v cargo-deny >/dev/null || { echo "lint: licences are not checked without cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny check licenses bans sources
 
 fmt: ## formats the sources
