@@ -8,5 +8,6 @@ pub mod attr;
 pub mod genl;
 pub mod ipset;
 pub mod ipvs;
+pub mod local;
 pub mod route;
 pub mod socket;

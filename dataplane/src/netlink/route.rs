@@ -17,6 +17,8 @@ pub const NEW_ADDRESS: u16 = 20;
 pub const DELETE_ADDRESS: u16 = 21;
 pub const GET_ADDRESS: u16 = 22;
 
+pub const GET_ROUTE: u16 = 26;
+
 pub const CREATE: u16 = 0x400;
 pub const EXCLUSIVE: u16 = 0x200;
 
@@ -32,6 +34,11 @@ const LOCAL: u16 = 2;
 const FLAGS: u16 = 8;
 /// Duplicate addresses are not looked for.
 const NO_DAD: u32 = 2;
+
+const ROUTE_HEADER: usize = 12;
+const DESTINATION: u16 = 1;
+/// The kind of a route to one of this node's own addresses.
+pub const IS_LOCAL: u8 = 2;
 
 /// One network link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +98,23 @@ pub fn put_address(w: &mut Writer, address: &LinkAddress) {
     }
 }
 
+/// The fixed part of a question for the way to an address.
+pub fn route_header(ip: IpAddr) -> [u8; ROUTE_HEADER] {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = Family::of(ip).number();
+    header[1] = if ip.is_ipv4() { 32 } else { 128 };
+    header
+}
+
+pub fn put_destination(w: &mut Writer, ip: IpAddr) {
+    w.put(DESTINATION, &octets(ip));
+}
+
+/// The kind of the route that answers such a question.
+pub fn parse_route_kind(message: &Message) -> Option<u8> {
+    message.body.get(..ROUTE_HEADER).map(|header| header[7])
+}
+
 pub fn parse_link(message: &Message) -> Option<Link> {
     let index = u32::from_ne_bytes(message.body.get(4..8)?.try_into().ok()?);
     let attrs = message.attrs_after(LINK_HEADER);
@@ -132,7 +156,7 @@ mod tests {
                 header.copy_from_slice(&len.to_ne_bytes());
             }
             for message in Messages(&bytes) {
-                let _ = (parse_link(&message), parse_address(&message));
+                let _ = (parse_link(&message), parse_address(&message), parse_route_kind(&message));
             }
         }
     }

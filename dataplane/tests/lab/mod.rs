@@ -108,9 +108,11 @@ impl Lab {
         for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             lab.node.sysctl(name, "1");
         }
-        // Refusals are many here, and all to the same clients.
-        for name in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
-            lab.node.sysctl(name, "0");
+        // Refusals are many here, and all to the same clients: none is rationed, neither for a client nor for the host.
+        for (name, none) in
+            [("ipv4/icmp_ratelimit", "0"), ("ipv6/icmp/ratelimit", "0"), ("ipv4/icmp_ratemask", "0"), ("ipv6/icmp/ratemask", "\n")]
+        {
+            lab.node.sysctl(name, none);
         }
         lab.node.ip("link add br0 type bridge
             link set br0 up

@@ -17,7 +17,7 @@ use super::xtables::{Xtables, XtablesError};
 use crate::model::Family;
 use crate::netlink::attr::Writer;
 use crate::netlink::socket::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkSocket, Pipeline, Refused, SocketError};
-use crate::netlink::{genl, ipset, ipvs, route};
+use crate::netlink::{genl, ipset, ipvs, local, route};
 
 /// A busy kernel is asked so many times.
 const ATTEMPTS: u32 = 5;
@@ -257,6 +257,8 @@ impl Kernel {
                 Op::CreateSet(set) => self.create_set(*set)?,
                 _ => {
                     let more = self.send(some, kind)?;
+                    let added = |op: &Op| if let Op::Add(Item::Address(ip)) = op { Some(*ip) } else { None };
+                    local::wait(&mut self.route, some.iter().filter_map(added))?;
                     unwanted.extend(more.into_iter().map(|one| Unwanted { index: start + one.index, ..one }));
                 }
             }

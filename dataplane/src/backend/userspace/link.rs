@@ -10,6 +10,7 @@ use netlink_sys::constants::NETLINK_ROUTE;
 
 use crate::model::Family;
 use crate::netlink::attr::Writer;
+use crate::netlink::local;
 use crate::netlink::route::{self, LinkAddress};
 use crate::netlink::socket::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkSocket, SocketError};
 
@@ -155,6 +156,12 @@ impl Link {
             }
             _ => Ok(self.held.insert(ip)),
         }
+    }
+
+    /// Returns when packets to these addresses come here.
+    pub fn wait_until_local<'a>(&mut self, ips: impl IntoIterator<Item = &'a IpAddr>) -> Result<(), LinkError> {
+        let held = &self.held;
+        Ok(local::wait(&mut self.socket, ips.into_iter().copied().filter(|ip| held.contains(ip)))?)
     }
 
     /// Takes one of ours away.

@@ -5,25 +5,27 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt};
-use tokio::task::AbortHandle;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::balance::Balancer;
 use super::compile::{Around, Entrance, Rule, addresses, compile};
 use super::link::{Link, LinkError};
-use super::relay::{Listener, Relay, Times};
+use super::relay::{Listener, Open, Relay, Times, close};
 use super::{tcp, udp};
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
 use crate::model::{Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::Resolved;
 use crate::snapshot::{FrontendSnapshot, ServiceSnapshot};
 
-/// Sockets that could not be opened are tried again after this.
-const RETRY: Duration = Duration::from_secs(5);
+/// Sockets that could not be opened are tried again after this, and then after twice as long each time. (A command that
+/// is being started has copies of our sockets, also of those that are closed meanwhile, for a moment.)
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum UserspaceError {
@@ -36,17 +38,8 @@ pub enum UserspaceError {
 /// What one socket listens on.
 type Door = (Protocol, SocketAddr);
 
-struct Open {
-    listener: Arc<Listener>,
-    task: AbortHandle,
-    owner: ObjectName,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+/// What a service's sockets do.
+type Doors = HashMap<Door, (Arc<Rule>, Arc<Mutex<Balancer>>)>;
 
 #[derive(Default)]
 struct Service {
@@ -64,14 +57,15 @@ pub struct UserspacePlane {
     services: HashMap<ObjectName, Service>,
     /// Services that want an address, by address: it stays as long as there is one.
     wanted: BTreeMap<IpAddr, usize>,
-    open: HashMap<Door, Open>,
+    /// Every open socket, with whose it is.
+    open: HashMap<Door, (ObjectName, Open)>,
     around: Arc<Around>,
     node_ports: Vec<IpAddr>,
     touched: BTreeSet<ObjectName>,
     touched_ips: BTreeSet<IpAddr>,
     /// Services with a socket that could not be opened, and when to try again.
     failed: BTreeSet<ObjectName>,
-    retry: Option<Instant>,
+    retry: Option<(Instant, Duration)>,
     read: bool,
 }
 
@@ -117,8 +111,9 @@ impl UserspacePlane {
         }
     }
 
-    fn doors(&self, service: &Service) -> HashMap<Door, (Arc<Rule>, Arc<Mutex<Balancer>>)> {
+    fn doors(&self, name: &ObjectName) -> Doors {
         let mut doors = HashMap::new();
+        let Some(service) = self.services.get(name) else { return doors };
         for entrance in &service.entrances {
             let Some(rule) = &entrance.rule else { continue };
             let protocol = entrance.key.protocol();
@@ -130,25 +125,26 @@ impl UserspacePlane {
         doors
     }
 
-    /// Opens, changes and closes one service's sockets.
-    fn settle(&mut self, name: &ObjectName, written: &mut Written) {
-        let nothing = Service::default();
-        let doors = self.doors(self.services.get(name).unwrap_or(&nothing));
-        let before = self.open.len();
-        self.open.retain(|door, open| open.owner != *name || doors.contains_key(door));
-        written.writes += (before - self.open.len()) as u64;
+    /// Closes those sockets of the services told of that they no longer want.
+    fn close_unwanted(&mut self, wanted: &BTreeMap<ObjectName, Doors>, written: &mut Written) {
+        let unwanted = |door: &Door, (owner, _): &mut (ObjectName, Open)| wanted.get(owner).is_some_and(|doors| !doors.contains_key(door));
+        let leaving: Vec<Open> = self.open.extract_if(unwanted).map(|(_, (_, open))| open).collect();
+        written.writes += leaving.len() as u64;
+        close(leaving);
+    }
+
+    /// Opens and changes one service's sockets.
+    fn settle(&mut self, name: &ObjectName, doors: Doors, written: &mut Written) {
         let mut failed = false;
         for (door, (rule, balancer)) in doors {
-            if let Some(open) = self.open.get_mut(&door).filter(|open| open.owner == *name) {
-                open.listener.set(rule, self.around.clone());
+            if let Some((_, open)) = self.open.get(&door).filter(|(owner, _)| owner == name) {
+                open.rules.set(rule, self.around.clone());
                 continue;
             }
-            // Another service had it, and has not been told yet that it has it no longer.
-            self.open.remove(&door);
-            let listener = Arc::new(Listener::new(rule, self.around.clone(), balancer, self.times, self.began));
-            match self.listen(door, listener.clone()) {
-                Ok(task) => {
-                    self.open.insert(door, Open { listener, task, owner: name.clone() });
+            let rules = Arc::new(Listener::new(rule, self.around.clone(), balancer, self.times, self.began));
+            match self.listen(door, rules) {
+                Ok(open) => {
+                    self.open.insert(door, (name.clone(), open));
                     written.writes += 1;
                 }
                 Err(error) => {
@@ -167,12 +163,11 @@ impl UserspacePlane {
         };
     }
 
-    fn listen(&self, (protocol, address): Door, rules: Arc<Listener>) -> io::Result<AbortHandle> {
-        let handle = self.relay.handle();
-        Ok(match protocol {
-            Protocol::Udp => handle.spawn(udp::serve(udp_socket(address)?, rules)).abort_handle(),
-            _ => handle.spawn(tcp::serve(tcp_listener(address)?, rules)).abort_handle(),
-        })
+    fn listen(&self, (protocol, address): Door, rules: Arc<Listener>) -> io::Result<Open> {
+        match protocol {
+            Protocol::Udp => self.relay.serve(rules, || UdpSocket::from_std(udp_socket(address)?), udp::serve),
+            _ => self.relay.serve(rules, || TcpListener::from_std(tcp_listener(address)?), tcp::serve),
+        }
     }
 
     fn everything(&mut self, now: Instant) -> Result<Written, LinkError> {
@@ -181,17 +176,29 @@ impl UserspacePlane {
         for ip in ips.iter().filter(|ip| self.wanted.contains_key(ip)) {
             written.writes += u64::from(self.link.add(*ip)?);
         }
-        if self.retry.is_some_and(|at| at <= now) {
+        self.link.wait_until_local(&ips)?;
+        if self.retry.is_some_and(|(at, _)| at <= now) {
             self.touched.extend(self.failed.iter().cloned());
         }
-        for name in std::mem::take(&mut self.touched) {
-            self.settle(&name, &mut written);
+        let touched = std::mem::take(&mut self.touched);
+        let wanted: BTreeMap<ObjectName, Doors> = touched.into_iter().map(|name| (name.clone(), self.doors(&name))).collect();
+        // First: one service's socket may be another's from now on.
+        self.close_unwanted(&wanted, &mut written);
+        for (name, doors) in wanted {
+            self.settle(&name, doors, &mut written);
         }
         for ip in ips.iter().filter(|ip| !self.wanted.contains_key(ip)) {
             written.writes += u64::from(self.link.remove(*ip)?);
         }
-        let again = self.retry.filter(|at| *at > now).unwrap_or(now + RETRY);
-        self.retry = (!self.failed.is_empty()).then_some(again);
+        self.retry = match self.retry {
+            _ if self.failed.is_empty() => None,
+            None => Some((now + FIRST_RETRY, FIRST_RETRY)),
+            Some((at, delay)) if at <= now => {
+                let delay = (delay * 2).min(LAST_RETRY);
+                Some((now + delay, delay))
+            }
+            waiting => waiting,
+        };
         written.transactions = u64::from(written.writes > 0);
         Ok(written)
     }
@@ -211,13 +218,13 @@ fn raw_socket(address: SocketAddr, kind: SockType) -> io::Result<std::os::fd::Ow
     Ok(socket)
 }
 
-fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn tcp_listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = raw_socket(address, SockType::Stream)?;
     listen(&socket, Backlog::MAXCONN)?;
     Ok(socket.into())
 }
 
-fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(raw_socket(address, SockType::Datagram)?.into())
 }
 
@@ -294,7 +301,7 @@ impl Plane for UserspacePlane {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.retry
+        self.retry.map(|(at, _)| at)
     }
 
     fn frontends(&self) -> usize {
@@ -309,7 +316,7 @@ impl Plane for UserspacePlane {
     }
 
     fn delete(&mut self) -> Result<(), BackendError> {
-        self.open.clear();
+        close(self.open.drain().map(|(_, (_, open))| open).collect());
         self.link.clear().map_err(UserspaceError::from)?;
         self.read = false;
         Ok(())

@@ -2,17 +2,27 @@
 //!
 //! Owns a runtime of its own: a slow pass of the data plane holds up no datagram. Tests: the namespace tests.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{Shutdown, SockaddrStorage, connect, shutdown};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
 use super::balance::Balancer;
 use super::compile::{Around, Rule};
+
+/// The relay's thread never waits for anything but readiness, so it closes a socket as soon as it has a processor.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Time-outs, as the connection tracker has them.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +96,72 @@ impl Listener {
     }
 }
 
+/// A socket that can be taken from its address at once, whoever else holds its descriptor: a command that is being
+/// started has copies of all of ours until it is executed, and closing ours leaves the socket to them.
+pub trait Silence {
+    fn silence(&self) -> io::Result<()>;
+}
+
+impl Silence for TcpListener {
+    /// Listens no longer.
+    fn silence(&self) -> io::Result<()> {
+        Ok(shutdown(self.as_raw_fd(), Shutdown::Both)?)
+    }
+}
+
+impl Silence for UdpSocket {
+    /// Hears nobody but itself.
+    fn silence(&self) -> io::Result<()> {
+        Ok(connect(self.as_raw_fd(), &SockaddrStorage::from(self.local_addr()?))?)
+    }
+}
+
+/// A socket that tells when it is closed.
+#[derive(Debug)]
+pub struct Telling<S: Silence> {
+    socket: S,
+    /// Gone after the socket: fields are dropped in this order.
+    _closed: Sender<Infallible>,
+}
+
+impl<S: Silence> Drop for Telling<S> {
+    fn drop(&mut self) {
+        if let Err(error) = self.socket.silence() {
+            tracing::debug!(%error, "a socket may hear clients until every copy of it is closed");
+        }
+    }
+}
+
+impl<S: Silence> Deref for Telling<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.socket
+    }
+}
+
+/// A socket that clients are served on.
+#[derive(Debug)]
+pub struct Open {
+    pub rules: Arc<Listener>,
+    task: AbortHandle,
+    closed: Receiver<Infallible>,
+}
+
+/// Closes sockets, and returns when they are closed. Until the relay's thread lets go of one, the kernel takes in what
+/// clients send to it, and nobody would ever answer.
+pub fn close(leaving: Vec<Open>) {
+    leaving.iter().for_each(|open| open.task.abort());
+    let deadline = Instant::now() + CLOSING;
+    for open in leaving {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Nothing is ever sent: it is over when the sender is gone.
+        if let Err(mpsc::RecvTimeoutError::Timeout) = open.closed.recv_timeout(left) {
+            tracing::warn!("a socket is still open after {CLOSING:?}: its clients may be left without an answer");
+        }
+    }
+}
+
 /// The thread; what is relayed on it ends when this is dropped.
 pub struct Relay {
     handle: Handle,
@@ -106,8 +182,18 @@ impl Relay {
         Ok(Relay { handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    pub fn handle(&self) -> &Handle {
-        &self.handle
+    /// Opens a socket and serves clients on it.
+    pub fn serve<S: Silence + Send + 'static, F: Future<Output = ()> + Send + 'static>(
+        &self,
+        rules: Arc<Listener>,
+        open: impl FnOnce() -> io::Result<S>,
+        serve: impl FnOnce(Telling<S>, Arc<Listener>) -> F,
+    ) -> io::Result<Open> {
+        let _within = self.handle.enter();
+        let (sender, closed) = mpsc::channel();
+        let socket = Telling { socket: open()?, _closed: sender };
+        let task = self.handle.spawn(serve(socket, rules.clone())).abort_handle();
+        Ok(Open { rules, task, closed })
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::relay::Listener;
+use super::relay::{Listener, Telling};
 
 /// As much as a pipe holds by default.
 const PIPE: usize = 64 * 1024;
@@ -22,11 +22,7 @@ const PIPE: usize = 64 * 1024;
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Accepts until the task is aborted.
-pub async fn serve(listener: std::net::TcpListener, rules: Arc<Listener>) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot listen for a service"),
-    };
+pub async fn serve(listener: Telling<TcpListener>, rules: Arc<Listener>) {
     loop {
         match listener.accept().await {
             Ok((client, from)) => {

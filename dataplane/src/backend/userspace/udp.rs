@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
 use super::batch::Batch;
-use super::relay::Listener;
+use super::relay::{Listener, Telling};
 
 /// Clients of one listener at a time; datagrams of more are lost.
 const MOST_SESSIONS: usize = 65_536;
@@ -71,11 +71,8 @@ impl Life {
 }
 
 /// Relays until the task is aborted.
-pub async fn serve(socket: std::net::UdpSocket, rules: Arc<Listener>) {
-    let socket = match UdpSocket::from_std(socket) {
-        Ok(socket) => Arc::new(socket),
-        Err(error) => return tracing::error!(%error, "cannot listen for a service"),
-    };
+pub async fn serve(socket: Telling<UdpSocket>, rules: Arc<Listener>) {
+    let socket = Arc::new(socket);
     let mut sessions: HashMap<SocketAddr, Session> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
@@ -92,10 +89,10 @@ pub async fn serve(socket: std::net::UdpSocket, rules: Arc<Listener>) {
 }
 
 /// Passes on what clients sent, those of one client together.
-fn forward(socket: &Arc<UdpSocket>, rules: &Arc<Listener>, sessions: &mut HashMap<SocketAddr, Session>) {
+fn forward(socket: &Arc<Telling<UdpSocket>>, rules: &Arc<Listener>, sessions: &mut HashMap<SocketAddr, Session>) {
     with_batch(|batch| {
         // Nothing there, or the refusal of an answer to some client: neither concerns the others.
-        let Ok(count) = socket.try_io(Interest::READABLE, || batch.receive(&**socket)) else { return };
+        let Ok(count) = socket.try_io(Interest::READABLE, || batch.receive(&***socket)) else { return };
         let sources: Vec<Option<SocketAddr>> = batch.sources().collect();
         let mut start = 0;
         while start < count {
@@ -112,7 +109,7 @@ fn forward_run(
     batch: &Batch,
     run: std::ops::Range<usize>,
     client: SocketAddr,
-    socket: &Arc<UdpSocket>,
+    socket: &Arc<Telling<UdpSocket>>,
     rules: &Arc<Listener>,
     sessions: &mut HashMap<SocketAddr, Session>,
 ) {
@@ -144,7 +141,7 @@ fn forward_run(
 }
 
 /// A session with the first endpoint that can be reached at all.
-fn open(client: SocketAddr, socket: &Arc<UdpSocket>, rules: &Arc<Listener>) -> Option<Session> {
+fn open(client: SocketAddr, socket: &Arc<Telling<UdpSocket>>, rules: &Arc<Listener>) -> Option<Session> {
     let from = client.ip().to_canonical();
     for endpoint in rules.candidates(from) {
         let Ok(upstream) = connect(endpoint) else {
@@ -170,7 +167,7 @@ fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Passes answers back to the client, from the address that it asked.
-async fn replies(upstream: Arc<UdpSocket>, socket: Arc<UdpSocket>, client: SocketAddr, rules: Arc<Listener>, life: Arc<Life>) {
+async fn replies(upstream: Arc<UdpSocket>, socket: Arc<Telling<UdpSocket>>, client: SocketAddr, rules: Arc<Listener>, life: Arc<Life>) {
     while upstream.readable().await.is_ok() {
         let received = with_batch(|batch| {
             let count = upstream.try_io(Interest::READABLE, || batch.receive(&*upstream))?;
