@@ -1,4 +1,4 @@
-//! Patches, selectors and paths of every kind, mutated from a corpus: nothing panics, what is refused is
+//! Patches, bodies in protobuf, selectors and paths of every kind, mutated from a corpus: nothing panics, what is refused is
 //! refused with a status of its own, and what was applied once changes nothing when it is applied again.
 //!
 //! Seeded: the same run every time. `FUZZ_ITERATIONS` and `FUZZ_SEED` make it longer and other. The
@@ -7,7 +7,7 @@
 
 use longshore::api::patch::{self, Editor, PatchKind};
 use longshore::api::selector::{Fields, Labels};
-use longshore::api::{Failure, Query, route};
+use longshore::api::{Failure, Query, protobuf, route};
 use longshore::manifest::schema::shape_of;
 use longshore::time::Wall;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ const CORPUS: &[&str] = &[
     "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  finalizers: [x, z]\nspec:\n  hostAliases:\n  - {ip: 10.0.0.1, hostnames: [a]}\n  tolerations: [{key: a}]\n",
     "a=b,c!=d,e in (f,,g),h notin (),!i,j>3",
     r"metadata.name=a\,b,spec.nodeName!=n,status.phase==Running",
+    "\n\x05\n\x01p\x1a\0\x12\x1a\n\x05\n\x01v\x12\0\x12\x11\n\x01c\x12\x01x\x32\x09\n\x01h\x10\0\x18P*\0",
+    "\n\x10\n\x01s\x1a\0\x42\x09\x08\x01\x10\x01Z\x03\n\x01a\x12\x0e\n\x0c\x18P\"\x08\x08\x01\x10\0\x1a\x02ab",
     "/api/v1/namespaces/a%2fb/pods/c/log?container=x&follow=1&labelSelector=a%3Db",
 ];
 
@@ -119,6 +121,15 @@ fn is_told(f: &Failure) {
     assert!(serde_json::from_slice::<Value>(&f.body()).is_ok());
 }
 
+/// A body in protobuf: `raw` in the envelope of a kind.
+fn enveloped(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let text = |number: u8, t: &str| [&[number << 3 | 2, u8::try_from(t.len()).unwrap()], t.as_bytes()].concat();
+    let meta = [text(1, api_version), text(2, kind)].concat();
+    let (low, high) = (raw.len() & 0x7f | 0x80, raw.len() >> 7 & 0x7f | 0x80);
+    let len = [low, high, raw.len() >> 14].map(|b| u8::try_from(b).unwrap());
+    [b"k8s\0\n", &[u8::try_from(meta.len()).unwrap()][..], &meta, &[0x12], &len, raw].concat()
+}
+
 /// What must hold of any bytes.
 fn one(bytes: &[u8]) {
     let live = live();
@@ -151,6 +162,13 @@ fn one(bytes: &[u8]) {
             Err(f) => is_told(&f),
         }
     }
+    for (api_version, kind) in [("v1", "Pod"), ("v1", "Service"), ("coordination.k8s.io/v1", "Lease"), ("v1", "DeleteOptions")] {
+        match protobuf::decode(&enveloped(api_version, kind, bytes)) {
+            Ok(object) => assert_eq!((object["kind"].as_str(), object["apiVersion"].as_str()), (Some(kind), Some(api_version))),
+            Err(f) => is_told(&f),
+        }
+    }
+    let _ = protobuf::decode(bytes);
     let (path, query) = text.split_once('?').unwrap_or((&text, ""));
     let _ = route::route(path);
     let q = Query::parse(query);

@@ -7,6 +7,7 @@
 pub mod failure;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod query;
 pub mod route;
 pub mod selector;
