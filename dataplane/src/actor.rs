@@ -33,7 +33,7 @@ use crate::health::shared::{Shared, Told};
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
 use crate::metrics::{Metrics, NoLocalEndpoints, Pass};
-use crate::model::{Family, ObjectName, convert, time};
+use crate::model::{ObjectName, convert, time};
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
 use crate::wire;
@@ -42,8 +42,6 @@ const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A pass over so many services leaves much freed memory behind.
 const LARGE: usize = 1000;
-/// The ipvs backend's link: its addresses are services', not the node's.
-const IPVS_LINK: &str = "kube-ipvs0";
 
 /// One family's rules with what waits for them.
 struct Lane {
@@ -109,6 +107,7 @@ impl Actor {
     pub fn open(mut config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, StartError> {
         let lanes = backend::open_all(&mut config)?.into_iter().map(Lane::new).collect();
         let (audit, take_over) = (config.audit, config.take_over);
+        status.send_modify(|status| status.mode = config.mode.name());
         let store = ServiceStore::new(&config.node_name, config.zone.as_deref(), &config.node_ips);
         let told = Told {
             health: ProxyHealth::new(&config.families, config.health_timeout),
@@ -354,6 +353,8 @@ impl Actor {
             let result = self.pass_family(index);
             let pass = Pass { took: began.elapsed(), full, failed: result.is_err(), ended: SystemTime::now() };
             self.report_pass(index, pass);
+            // They stand in the log already.
+            self.lanes[index].plane.take_events().into_iter().for_each(|event| self.events.put(event));
             if let Err(error) = result {
                 // What the kernel holds now is not known: the next pass reads it.
                 self.lanes[index].plane.forget();
@@ -510,7 +511,7 @@ impl Actor {
         let mut listen = Vec::new();
         for lane in &mut self.lanes {
             let family = lane.plane.family();
-            let addresses = node_addresses(&self.config, family, &links);
+            let addresses = NodeAddresses::of(&self.config, family, &links);
             let everywhere = Options::of(&self.config, family).node_ports_everywhere;
             let own = NodeAddresses { links: Vec::new(), ..addresses.clone() };
             listen.push((family, (!everywhere).then_some(own)));
@@ -562,19 +563,4 @@ async fn alarmed(alarms: &[AsyncFd<OwnedFd>]) -> io::Result<()> {
         std::task::Poll::Pending
     })
     .await
-}
-
-/// One family's part of the addresses on `links`, and which of them answer on node ports.
-fn node_addresses(config: &Config, family: Family, links: &[(String, std::net::IpAddr)]) -> NodeAddresses {
-    let links: Vec<_> = links.iter().filter(|(_, ip)| Family::of(*ip) == family).cloned().collect();
-    let own = links.iter().filter(|(link, _)| link != IPVS_LINK).map(|(_, ip)| *ip);
-    let mut node_ports: Vec<_> = match &config.node_port_addresses {
-        _ if Options::of(config, family).node_ports_everywhere => own.collect(),
-        NodePortAddresses::Cidrs(cidrs) => own.filter(|ip| cidrs.iter().any(|cidr| cidr.contains(*ip))).collect(),
-        _ => config.node_ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect(),
-    };
-    node_ports.retain(|ip| !ip.is_loopback());
-    node_ports.sort_unstable();
-    node_ports.dedup();
-    NodeAddresses { node_ports, links }
 }

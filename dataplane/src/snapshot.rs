@@ -9,6 +9,8 @@ use crate::model::{Family, ObjectName};
 /// How far the data plane is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
+    /// The mode in force, as configuration spells it.
+    pub mode: &'static str,
     /// The number of the last change that the kernel holds.
     pub programmed_generation: u64,
     /// The first full program is committed.

@@ -10,29 +10,18 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::backend::Options;
-use crate::backend::nft::compile::compile;
-use crate::backend::nft::diff::Image;
-use crate::backend::nft::ir::Op;
-use crate::backend::nft::program::Program;
-use crate::backend::nft::table::{Loaded, Table};
-use crate::config::DetectLocal;
-use crate::model::{Family, FrontendKey, ObjectName};
+use crate::config::{DetectLocal, Mode};
+use crate::model::{FrontendKey, ObjectName};
 use crate::resolve::{Action, Frontend, FrontendKind};
-use crate::sim::{Outcome, Packet, Remembered, Surroundings, send};
+use crate::sim::{Outcome, Packet, Remembered, Surroundings};
 use crate::store::ServiceStore;
+
+mod rules;
+
+pub use rules::{Held, Rules, Setting, Step, plan};
 
 /// Random draws that are tried at most: a service with so many endpoints is explained in part.
 const RUNS: usize = 20_000;
-
-/// The packet, and what its node is like.
-#[derive(Debug, Clone)]
-pub struct Question {
-    pub packet: Packet,
-    /// Addresses of this node.
-    pub local: Vec<IpAddr>,
-    /// Those that answer on node ports, when not all do.
-    pub node_port_ips: Vec<IpAddr>,
-}
 
 /// Who sent it, as policies see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +65,8 @@ pub struct Way {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
     pub packet: Packet,
+    /// The rules' form.
+    pub mode: &'static str,
     pub sender: Sender,
     pub matched: Option<Matched>,
     /// Likeliest first; they sum up to 1.
@@ -84,45 +75,20 @@ pub struct Trace {
     pub slices: BTreeMap<SocketAddr, ObjectName>,
 }
 
-/// The transactions that lead from what is held, if anything is, to what services compile to.
-pub fn plan(store: &ServiceStore, options: &Options, node_port_ips: &[IpAddr], held: Loaded) -> Vec<Vec<Op>> {
-    let Loaded::Ours(program) = held else { return vec![table(store, options, node_port_ips, None).plan_creation(&Loaded::Foreign)] };
-    table(store, options, node_port_ips, Some(program)).plan()
-}
-
-/// What services compile to, as a program.
-pub fn program(store: &ServiceStore, options: &Options, node_port_ips: &[IpAddr]) -> Program {
-    table(store, options, node_port_ips, None).want().clone()
-}
-
-/// The whole table that services compile to.
-pub fn image(store: &ServiceStore, options: &Options, node_port_ips: &[IpAddr]) -> Image {
-    let mut image = Image::default();
-    let creation = table(store, options, node_port_ips, None).plan_creation(&Loaded::Foreign);
-    image.apply(&creation[1..]).expect("a whole table applies to nothing");
-    image
-}
-
-fn table(store: &ServiceStore, options: &Options, node_port_ips: &[IpAddr], held: Option<Program>) -> Table {
-    let mut table = Table::new(options.clone());
-    // First, so that endpoints keep their slots.
-    held.into_iter().for_each(|program| table.adopt(program));
-    if !options.node_ports_everywhere {
-        table.set_node_port_ips(node_port_ips.iter().copied().filter(|ip| Family::of(*ip) == options.family).collect());
+impl Trace {
+    /// Whether the service keeps clients with their endpoints.
+    pub fn is_sticky(&self) -> bool {
+        self.matched.as_ref().is_some_and(|matched| matched.affinity_seconds.is_some())
     }
-    table.set_service_cidrs(&store.service_cidrs(options.family));
-    for name in store.names() {
-        let fragment = compile(name, store.resolve(name, options.family), &table);
-        table.set(name, fragment);
-    }
-    table
 }
 
-/// Explains a packet by the services of a store. `None` when a rule of the image is none that we write.
-pub fn trace(store: &ServiceStore, options: &Options, image: &Image, question: &Question) -> Option<Trace> {
-    let sender = sender(options, question);
-    let matched = matched(store, options, question);
-    let ways = ways(image, options, question)?;
+/// Explains a packet by the services of a store and the rules that they compile to. `None` when a rule is none that we
+/// write.
+pub fn trace(store: &ServiceStore, setting: &Setting, rules: &Rules, packet: &Packet) -> Option<Trace> {
+    let sender = sender(setting, packet);
+    let matched = matched(store, setting, packet);
+    let sticky = matched.as_ref().is_some_and(|hit| hit.frontend.affinity_seconds.is_some());
+    let ways = ways(rules, setting, packet, sticky)?;
     let mut slices = BTreeMap::new();
     if let Some(matched) = &matched {
         for way in &ways {
@@ -133,19 +99,20 @@ pub fn trace(store: &ServiceStore, options: &Options, image: &Image, question: &
             }
         }
     }
-    Some(Trace { packet: question.packet.clone(), sender, matched: matched.map(|m| explained(m, options, sender)), ways, slices })
+    let matched = matched.map(|hit| explained(hit, setting, sender));
+    Some(Trace { packet: packet.clone(), mode: setting.config.mode.name(), sender, matched, ways, slices })
 }
 
-fn sender(options: &Options, question: &Question) -> Sender {
-    let ip = question.packet.source.ip();
-    let interface = question.packet.interface.as_deref();
-    let pod = match &options.detect_local {
+fn sender(setting: &Setting, packet: &Packet) -> Sender {
+    let ip = packet.source.ip();
+    let interface = packet.interface.as_deref();
+    let pod = match &setting.options().detect_local {
         DetectLocal::ClusterCidr(cidrs) => cidrs.iter().any(|cidr| cidr.contains(ip)),
         DetectLocal::BridgeInterface(name) => interface == Some(name),
         DetectLocal::InterfacePrefix(prefix) => interface.is_some_and(|name| name.starts_with(prefix)),
         DetectLocal::NodeCidr | DetectLocal::None => false,
     };
-    match (interface.is_none() || question.local.contains(&ip), pod) {
+    match (interface.is_none() || setting.local().any(|own| own == ip), pod) {
         (true, _) => Sender::Node,
         (false, true) => Sender::Pod,
         (false, false) => Sender::Outside,
@@ -158,29 +125,36 @@ struct Hit {
     frontend: Frontend,
 }
 
-fn matched(store: &ServiceStore, options: &Options, question: &Question) -> Option<Hit> {
-    let to = question.packet.destination;
-    let protocol = question.packet.protocol;
+fn matched(store: &ServiceStore, setting: &Setting, packet: &Packet) -> Option<Hit> {
+    let to = packet.destination;
+    let protocol = packet.protocol;
     let vip = FrontendKey::Vip { ip: to.ip(), protocol, port: to.port() };
-    let answers = match options.node_ports_everywhere {
-        true => question.local.contains(&to.ip()) && !to.ip().is_loopback(),
-        false => question.node_port_ips.contains(&to.ip()),
-    };
     let node_port = FrontendKey::NodePort { protocol, port: to.port() };
+    let answers = answers_node_ports(setting, to.ip());
     let wanted = |key: &FrontendKey| *key == vip || (answers && *key == node_port);
     let mut hits: Vec<Hit> = Vec::new();
     for name in store.names() {
-        let frontends = store.resolve(name, options.family).frontends;
+        let frontends = store.resolve(name, setting.family).frontends;
         hits.extend(frontends.into_iter().filter(|f| wanted(&f.key)).map(|frontend| Hit { service: name.clone(), frontend }));
     }
     // An address is looked up before the port alone.
     hits.into_iter().min_by_key(|hit| hit.frontend.key)
 }
 
-fn explained(hit: Hit, options: &Options, sender: Sender) -> Matched {
+/// Whether node ports answer on an address.
+fn answers_node_ports(setting: &Setting, ip: IpAddr) -> bool {
+    let everywhere = setting.options().node_ports_everywhere;
+    match &setting.config.mode {
+        Mode::Iptables(own) if everywhere && ip.is_loopback() => own.localhost_node_ports && ip.is_ipv4(),
+        Mode::Nftables | Mode::Iptables(_) if everywhere => setting.local().any(|own| own == ip) && !ip.is_loopback(),
+        _ => setting.addresses.node_ports.contains(&ip),
+    }
+}
+
+fn explained(hit: Hit, setting: &Setting, sender: Sender) -> Matched {
     let Hit { service, frontend } = hit;
     Matched {
-        because: because(&frontend, options, sender),
+        because: because(&frontend, &setting.options(), &setting.config.mode, sender),
         service,
         port_name: frontend.port_name.to_string(),
         key: frontend.key,
@@ -190,7 +164,20 @@ fn explained(hit: Hit, options: &Options, sender: Sender) -> Matched {
     }
 }
 
-fn because(frontend: &Frontend, options: &Options, sender: Sender) -> String {
+fn because(frontend: &Frontend, options: &Options, mode: &Mode, sender: Sender) -> String {
+    match (mode, &frontend.action) {
+        (Mode::Userspace, Action::Forward { .. } | Action::ForwardMasked { .. }) => {
+            return "whoever relays opens a connection of its own, so the source is masked".into();
+        }
+        (Mode::Ipvs(_), Action::ForwardLocal { local, .. }) if local.is_empty() => {
+            return "externalTrafficPolicy is Local and no endpoint is on this node: IPVS has the others, for pods and this node".into();
+        }
+        (Mode::Ipvs(_), Action::ForwardLocal { .. }) => {
+            return "externalTrafficPolicy is Local: with IPVS this node's endpoints for everybody, and the source is kept".into();
+        }
+        (Mode::Ipvs(_), Action::Drop) => return "a policy is Local and no endpoint is on this node: with IPVS it is refused".into(),
+        _ => {}
+    }
     let internal = frontend.kind == FrontendKind::ClusterIp;
     let detector = options.detect_local != DetectLocal::None;
     match &frontend.action {
@@ -210,8 +197,13 @@ fn because(frontend: &Frontend, options: &Options, sender: Sender) -> String {
     }
 }
 
-/// Every way the packet may go by an image, with its odds: each random draw is tried.
-pub fn ways(image: &Image, options: &Options, question: &Question) -> Option<Vec<Way>> {
+/// Every way the packet may go by these rules, with its odds: each random draw is tried. `sticky`: its service keeps
+/// clients with their endpoints.
+pub fn ways(rules: &Rules, setting: &Setting, packet: &Packet, sticky: bool) -> Option<Vec<Way>> {
+    let local: Vec<IpAddr> = setting.local().collect();
+    // Of a chance of one in so many, all that is not the one is the other.
+    let chances = rules.draws_are_chances(sticky);
+    let kinds = |below: u32| if chances { below.min(2) } else { below };
     let mut odds: Vec<(Outcome, f64)> = Vec::new();
     // The draws of the run before, and below what each was drawn.
     let mut draws: Vec<(u32, u32)> = Vec::new();
@@ -225,13 +217,12 @@ pub fn ways(image: &Image, options: &Options, question: &Question) -> Option<Vec
                 }
                 let (value, _) = draws[asked];
                 asked += 1;
-                share /= f64::from(below);
+                share *= if chances && value > 0 { f64::from(below - 1) } else { 1.0 } / f64::from(below);
                 value
             };
             let mut remembered = Remembered::new();
-            let mut around =
-                Surroundings { family: options.family, local: &question.local, random: &mut draw, remembered: &mut remembered };
-            send(image, &question.packet, &mut around)?
+            let mut around = Surroundings { family: setting.family, local: &local, random: &mut draw, remembered: &mut remembered };
+            rules.send(packet, &mut around)?
         };
         match odds.iter_mut().find(|(held, _)| *held == outcome) {
             Some((_, sum)) => *sum += share,
@@ -239,7 +230,7 @@ pub fn ways(image: &Image, options: &Options, question: &Question) -> Option<Vec
         }
         // On to the next combination, as an odometer goes on.
         draws.truncate(asked);
-        while draws.last().is_some_and(|(value, below)| value + 1 >= *below) {
+        while draws.last().is_some_and(|(value, below)| value + 1 >= kinds(*below)) {
             draws.pop();
         }
         match draws.last_mut() {
@@ -269,6 +260,7 @@ impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Packet { protocol, source, destination, interface } = &self.packet;
         writeln!(f, "packet    {protocol} {} -> {destination}", source.ip())?;
+        writeln!(f, "mode      {}", self.mode)?;
         let arrived = interface.as_ref().map(|name| format!(", arrived on {name}")).unwrap_or_default();
         writeln!(f, "sender    {}{arrived}", self.sender)?;
         match &self.matched {
@@ -313,8 +305,9 @@ impl fmt::Display for Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, NodePortAddresses};
-    use crate::model::{Cidr, Protocol};
+    use crate::backend::NodeAddresses;
+    use crate::config::{Config, IptablesConfig, IpvsConfig, NodePortAddresses};
+    use crate::model::{Cidr, Family, Protocol};
     use crate::wire;
     use serde_json::{Value, json};
 
@@ -328,23 +321,45 @@ mod tests {
         store
     }
 
-    fn ask(store: &ServiceStore, from: &str, to: &str) -> Trace {
+    fn modes() -> [Mode; 4] {
+        [Mode::Nftables, Mode::Iptables(IptablesConfig::default()), Mode::Ipvs(IpvsConfig::default()), Mode::Userspace]
+    }
+
+    fn setting(mode: &Mode) -> Setting {
+        let own: IpAddr = "192.0.2.1".parse().unwrap();
         let config = Config {
+            mode: mode.clone(),
             detect_local: DetectLocal::ClusterCidr(vec![Cidr::parse("10.1.0.0/16").unwrap()]),
             node_port_addresses: NodePortAddresses::All,
             ..Config::default()
         };
-        let options = Options::of(&config, Family::V4);
-        let source: IpAddr = from.parse().unwrap();
-        let own = "192.0.2.1".parse().unwrap();
-        let packet = Packet {
+        let addresses = NodeAddresses { node_ports: vec![own], links: vec![("eth0".into(), own)] };
+        Setting { config, family: Family::V4, addresses, liberal: false }
+    }
+
+    fn packet(from: &str, to: &str) -> Packet {
+        Packet {
             protocol: Protocol::Tcp,
-            source: (source, 40_000).into(),
+            source: (from.parse::<IpAddr>().unwrap(), 40_000).into(),
             destination: to.parse().unwrap(),
-            interface: (source != own).then(|| "eth0".into()),
-        };
-        let question = Question { packet, local: vec![own], node_port_ips: Vec::new() };
-        trace(store, &options, &image(store, &options, &[]), &question).unwrap()
+            interface: (from != "192.0.2.1").then(|| "eth0".into()),
+        }
+    }
+
+    fn ask_of(mode: &Mode, store: &ServiceStore, from: &str, to: &str) -> Trace {
+        let setting = setting(mode);
+        let rules = Rules::compiled(store, &setting);
+        let got = trace(store, &setting, &rules, &packet(from, to)).unwrap();
+        // What would be held says the same.
+        if !matches!(mode, Mode::Userspace) {
+            let held = Rules::held(&Held::of(store, &setting), store, &setting).unwrap();
+            assert!(agree(&got.ways, &ways(&held, &setting, &packet(from, to), got.is_sticky()).unwrap()), "{mode:?}");
+        }
+        got
+    }
+
+    fn ask(store: &ServiceStore, from: &str, to: &str) -> Trace {
+        ask_of(&Mode::Nftables, store, from, to)
     }
 
     fn ready(lasts: &[u8]) -> Value {
@@ -355,12 +370,17 @@ mod tests {
     fn odds_are_what_the_rules_give_each_endpoint() {
         for affinity in ["None", "ClientIP"] {
             let spec = json!({"clusterIP": "10.96.0.1", "sessionAffinity": affinity, "ports": [{"name": "http", "port": 80}]});
-            let got = ask(&store(spec, ready(&[1, 2, 3])), "10.1.0.9", "10.96.0.1:80");
-            assert_eq!(got.ways.len(), 3);
-            for way in &got.ways {
-                assert!((way.odds - 1.0 / 3.0).abs() < 1e-9, "{way:?}");
-                assert!(matches!(way.outcome, Outcome::Delivered { masked: false, .. }), "{way:?}");
+            let many: Vec<u8> = (1..=40).collect();
+            for mode in modes() {
+                let got = ask_of(&mode, &store(spec.clone(), ready(&many)), "10.1.0.99", "10.96.0.1:80");
+                assert_eq!(got.ways.len(), 40, "{mode:?}");
+                for way in &got.ways {
+                    assert!((way.odds - 1.0 / 40.0).abs() < 1e-9, "{mode:?}: {way:?}");
+                    let relayed = matches!(mode, Mode::Userspace);
+                    assert!(matches!(way.outcome, Outcome::Delivered { masked, .. } if masked == relayed), "{mode:?}: {way:?}");
+                }
             }
+            let got = ask(&store(spec, ready(&[1, 2, 3])), "10.1.0.9", "10.96.0.1:80");
             assert_eq!((got.sender, got.slices.len()), (Sender::Pod, 3));
             let text = got.to_string();
             assert!(text.contains("frontend  tcp 10.96.0.1:80 (cluster IP of Service ns1/web, port http)"), "{text}");
@@ -384,5 +404,32 @@ mod tests {
         assert_eq!(ask(&nobody, "10.1.0.9", "10.96.0.1:80").ways, [Way { outcome: Outcome::Refused, odds: 1.0 }]);
         let unknown = ask(&nobody, "10.1.0.9", "10.1.0.77:80");
         assert!(unknown.matched.is_none() && unknown.to_string().contains("untouched"), "{unknown}");
+    }
+
+    #[test]
+    fn a_plan_is_empty_towards_oneself_and_small_for_a_small_change() {
+        let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]});
+        let (before, after) = (store(spec.clone(), ready(&[1, 2])), store(spec, ready(&[1, 2, 3])));
+        for mode in modes() {
+            let setting = setting(&mode);
+            let whole = plan(&after, &setting, Held::nothing(&mode));
+            let lines = |steps: &[Step]| steps.iter().map(|step| step.lines.len()).sum::<usize>();
+            let text = |steps: &[Step]| steps.iter().flat_map(|step| step.lines.clone()).collect::<Vec<_>>().join("\n");
+            assert!(text(&whole).contains("10.1.0.3:8080") || text(&whole).contains("10.1.0.3 . 8080"), "{mode:?}: {}", text(&whole));
+            assert_eq!(plan(&after, &setting, Held::of(&after, &setting)), [], "{mode:?}");
+            let difference = plan(&after, &setting, Held::of(&before, &setting));
+            assert!(lines(&difference) > 0 && lines(&difference) <= 20, "{mode:?}: {}", text(&difference));
+            assert!(text(&difference).contains("10.1.0.3") && !text(&difference).contains("KUBE-POSTROUTING"), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_hold_is_told_and_not_followed() {
+        let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"name": "http", "port": 80}]});
+        let store = store(spec, ready(&[1]));
+        for mode in modes() {
+            let setting = setting(&mode);
+            assert!(Rules::held(&Held::nothing(&mode), &store, &setting).unwrap_err().starts_with("holds "), "{mode:?}");
+        }
     }
 }

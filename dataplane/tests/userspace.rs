@@ -146,12 +146,15 @@ fn copy_of_socket_at(address: SocketAddr, kind: SockType) -> OwnedFd {
 fn copies_of_closed_sockets_hear_nobody() {
     let lab = Lab::new();
     serve(&lab.pods[1], "p1", TARGET_PORT);
-    let dataplane = start(&lab, web(json!({}), &[1]));
-    for v6 in FAMILIES {
-        both(&lab.outside, cluster_ip(v6)).into_iter().for_each(|answer| drop(answer.unwrap()));
-        let copies = [SockType::Stream, SockType::Datagram].map(|kind| copy_of_socket_at(cluster_ip(v6), kind));
+    // No other test of this process has sockets at these.
+    let ips = ["10.96.0.33", "fd00:96::33"];
+    let dataplane = start(&lab, web(json!({"clusterIP": ips[0], "clusterIPs": ips}), &[1]));
+    for ip in ips {
+        let at = SocketAddr::new(ip.parse().unwrap(), PORT);
+        both(&lab.outside, at).into_iter().for_each(|answer| drop(answer.unwrap()));
+        let copies = [SockType::Stream, SockType::Datagram].map(|kind| copy_of_socket_at(at, kind));
         apply(&dataplane, slices("web", &[]));
-        both(&lab.outside, cluster_ip(v6)).iter().for_each(|answer| assert!(is_refused(answer), "{answer:?}"));
+        both(&lab.outside, at).iter().for_each(|answer| assert!(is_refused(answer), "{answer:?}"));
         drop(copies);
         apply(&dataplane, slices("web", &[1]));
     }
@@ -340,10 +343,12 @@ fn a_port_that_a_local_process_has_holds_up_no_other() {
     let lab = Lab::new();
     serve(&lab.pods[1], "p1", TARGET_PORT);
     let taken = lab.node.run(|| TcpListener::bind((NODE_V4, NODE_PORT)).unwrap());
-    let _dataplane = start(&lab, web(node_port(), &[1]));
+    let dataplane = start(&lab, web(node_port(), &[1]));
     assert_eq!(tcp(&lab.outside, cluster_ip(false)).unwrap().server, "p1");
     assert_eq!(tcp(&lab.outside, node_address(true)).unwrap().server, "p1");
     assert_eq!(udp(&lab.outside, node_address(false)).unwrap().server, "p1");
+    let told: Vec<_> = std::iter::from_fn(|| dataplane.events().try_next()).collect();
+    assert!(told.iter().any(|event| event.reason == "FailedToListen" && event.message.contains("tcp 192.0.2.1:30080")), "{told:?}");
     drop(taken);
     eventually("the port is taken when it is free", || tcp(&lab.outside, node_address(false)).is_ok_and(|answer| answer.server == "p1"));
 }

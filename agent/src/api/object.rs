@@ -123,7 +123,7 @@ pub fn endpoint_slice(s: &EndpointSlice) -> Vec<u8> {
 
 /// The name is the object's, a dot, and a number in hexadecimal, as recorders of events make it.
 pub fn event_name(e: &EventRecord, at: Occurrence) -> String {
-    format!("{}.{:016x}", e.pod, at.first.0.cast_unsigned().wrapping_add(at.serial))
+    format!("{}.{:016x}", e.name, at.first.0.cast_unsigned().wrapping_add(at.serial))
 }
 
 pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
@@ -132,7 +132,7 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
     let involved_object = Involved {
         kind: e.kind.clone(),
         namespace: e.namespace.clone(),
-        name: e.pod.clone(),
+        name: e.name.clone(),
         uid: e.uid.clone(),
         api_version: if e.kind == "EndpointSlice" { "discovery.k8s.io/v1" } else { "v1" }.into(),
         field_path: e.field_path.clone(),
@@ -142,13 +142,13 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
         involved_object,
         reason: e.reason.into(),
         message: e.message.clone(),
-        source: Source { component: "kubelet".into(), host: node.into() },
+        source: Source { component: e.component.into(), host: node.into() },
         first_timestamp: Some(at.first.truncated()),
         last_timestamp: Some(at.last.truncated()),
         count: at.count,
         kind: if e.warning { "Warning" } else { "Normal" }.into(),
         event_time: None,
-        reporting_component: "kubelet".into(),
+        reporting_component: e.component.into(),
         reporting_instance: node.into(),
     };
     typed(Kind::Event, &object)
@@ -228,7 +228,8 @@ mod tests {
         let record = EventRecord {
             kind: "Pod".into(),
             namespace: "a".into(),
-            pod: "web".into(),
+            name: "web".into(),
+            component: "kubelet",
             uid: "1".into(),
             field_path: "spec.containers{c}".into(),
             warning: true,

@@ -3,87 +3,101 @@
 use super::Fault;
 use super::client::{Client, Socket};
 use crate::run::proxy::Objects;
+use crate::run::proxy_settings::ProxySettings;
 use clap::Args;
-use longshore_dataplane::backend::Options;
-use longshore_dataplane::backend::nft::diff::Image;
-use longshore_dataplane::backend::nft::kernel::Kernel;
-use longshore_dataplane::backend::nft::table::Loaded;
-use longshore_dataplane::backend::nft::text;
+use longshore_dataplane::backend::iptables::plane::is_liberal;
+use longshore_dataplane::backend::{self, NodeAddresses};
 use longshore_dataplane::model::Protocol;
 use longshore_dataplane::sim::Packet;
 use longshore_dataplane::store::ServiceStore;
-use longshore_dataplane::trace::{self, Question, agree};
-use longshore_dataplane::{Cidr, Config, DetectLocal, Family, NodePortAddresses, TABLE, addresses};
+use longshore_dataplane::trace::{self, Held, Rules, Setting, agree};
+use longshore_dataplane::wire::ServiceCidr;
+use longshore_dataplane::{Family, addresses};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// How rules depend on the node.
+/// How rules depend on the node. What is not given is as the daemon has it, or as by default when there is none.
 #[derive(Args)]
 struct NodeFlags {
-    /// Name of this node; the host's name unless set
+    /// What rules are written in: nftables, ipvs, iptables or userspace
+    #[arg(long, value_parser = ["nftables", "ipvs", "iptables", "userspace"], value_name = "MODE")]
+    proxy_mode: Option<String>,
+    /// Name of this node
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// Addresses of pods, one range per family
-    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16", value_name = "CIDR")]
-    cluster_cidr: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    cluster_cidr: Option<Vec<String>>,
     /// Where node ports answer: primary, or ranges of addresses
-    #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
-    nodeport_addresses: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    nodeport_addresses: Option<Vec<String>>,
+    #[command(flatten)]
+    socket: Socket,
 }
 
-impl NodeFlags {
-    fn config(&self, local: &[IpAddr]) -> Result<Config, Fault> {
-        let cidr = |text: &String| Cidr::parse(text).ok_or_else(|| Fault::from(format!("{text:?} is not an address range")));
-        let ranges = |texts: &[String]| texts.iter().map(cidr).collect::<Result<Vec<_>, _>>();
-        let primary = self.nodeport_addresses.iter().any(|text| text == "primary");
-        Ok(Config {
-            node_name: crate::run::process::node_name(self.node_name.clone()),
-            node_ips: crate::run::assemble::host_ips().into_iter().filter(|ip| local.contains(ip)).collect(),
-            detect_local: DetectLocal::ClusterCidr(ranges(&self.cluster_cidr)?),
-            node_port_addresses: if primary {
-                NodePortAddresses::Primary
-            } else {
-                NodePortAddresses::Cidrs(ranges(&self.nodeport_addresses)?)
-            },
-            ..Config::default()
-        })
+fn given<T: Clone>(held: &mut T, flag: &Option<T>) {
+    if let Some(value) = flag {
+        held.clone_from(value);
     }
 }
 
-/// Addresses of this node.
-fn local() -> Vec<IpAddr> {
-    addresses::all().unwrap_or_default().into_iter().map(|(_, ip)| ip).collect()
+/// This node, with what its daemon was told.
+struct Node {
+    settings: ProxySettings,
+    links: Vec<(String, IpAddr)>,
 }
 
-fn node_port_ips(config: &Config, local: &[IpAddr]) -> Vec<IpAddr> {
-    let ips = match &config.node_port_addresses {
-        NodePortAddresses::Cidrs(cidrs) => local.iter().copied().filter(|ip| cidrs.iter().any(|cidr| cidr.contains(*ip))).collect(),
-        _ => config.node_ips.clone(),
-    };
-    ips.into_iter().filter(|ip| !ip.is_loopback()).collect()
+impl Node {
+    fn of(flags: &NodeFlags) -> Node {
+        let mut settings = ProxySettings::beside(&flags.socket.socket).unwrap_or_default();
+        given(&mut settings.mode, &flags.proxy_mode);
+        given(&mut settings.node_name, &flags.node_name);
+        given(&mut settings.cluster_cidrs, &flags.cluster_cidr);
+        given(&mut settings.node_port_addresses, &flags.nodeport_addresses);
+        Node { settings, links: addresses::all().unwrap_or_default() }
+    }
+
+    fn setting(&self, family: Family) -> Result<Setting, Fault> {
+        let host = crate::run::assemble::host_ips();
+        let own = host.into_iter().filter(|ip| self.links.iter().any(|(_, held)| held == ip));
+        let config = self.settings.config(&own.collect::<Vec<_>>()).map_err(|e| Fault::from(e.to_string()))?;
+        let addresses = NodeAddresses::of(&config, family, &self.links);
+        Ok(Setting { config, family, addresses, liberal: is_liberal() })
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        self.links.iter().any(|(_, held)| *held == ip)
+    }
+
+    fn store(&self, setting: &Setting, objects: &Objects) -> ServiceStore {
+        let mut store = ServiceStore::new(&setting.config.node_name, None, &setting.config.node_ips);
+        store.set_service_cidr("", Some(&self.range()));
+        objects.ranges.iter().for_each(|(name, object)| {
+            store.set_service_cidr(name, Some(object));
+        });
+        objects.services.values().for_each(|object| {
+            store.set_service(object);
+        });
+        objects.slices.values().for_each(|object| {
+            store.set_slice(object);
+        });
+        store
+    }
+
+    fn range(&self) -> ServiceCidr {
+        let mut range = ServiceCidr::default();
+        range.spec.cidrs.clone_from(&self.settings.service_cidrs);
+        range
+    }
 }
 
-fn store(config: &Config, objects: &Objects) -> ServiceStore {
-    let mut store = ServiceStore::new(&config.node_name, None, &config.node_ips);
-    objects.ranges.iter().for_each(|(name, object)| {
-        store.set_service_cidr(name, Some(object));
-    });
-    objects.services.values().for_each(|object| {
-        store.set_service(object);
-    });
-    objects.slices.values().for_each(|object| {
-        store.set_slice(object);
-    });
-    store
-}
-
-fn read(path: &std::path::Path) -> Result<Objects, Fault> {
+fn read(path: &Path) -> Result<Objects, Fault> {
     Objects::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()).into())
 }
 
-fn kernel(options: &Options) -> Result<Loaded, Fault> {
-    Kernel::open(TABLE).and_then(|mut kernel| kernel.read(options)).map_err(|e| e.to_string().into())
+fn kernel(setting: &Setting) -> Result<Held, Fault> {
+    backend::held(&setting.config, setting.family).map_err(|e| e.to_string().into())
 }
 
 /// Say what happens to a packet: which service it is for, where it goes, and why
@@ -91,7 +105,7 @@ fn kernel(options: &Options) -> Result<Loaded, Fault> {
 #[command(after_help = "Examples:
   longshore trace 10.244.0.5 10.96.0.10:53/udp           from a pod to a service of the daemon's
   longshore trace 203.0.113.9 192.0.2.1:30080 --kernel   and whether the kernel's rules say the same
-  longshore trace 10.244.0.5 10.96.0.1:80 --services dir without a daemon")]
+  longshore trace 10.244.0.5 10.96.0.1:80 --services dir --proxy-mode ipvs   without a daemon")]
 pub struct Trace {
     /// Address of the sender
     #[arg(value_name = "SRC")]
@@ -110,8 +124,6 @@ pub struct Trace {
     kernel: bool,
     #[command(flatten)]
     node: NodeFlags,
-    #[command(flatten)]
-    socket: Socket,
 }
 
 impl Trace {
@@ -120,45 +132,33 @@ impl Trace {
         if self.source.is_ipv4() != destination.is_ipv4() {
             return Err("source and destination are of different families".into());
         }
-        let local = local();
-        let config = self.node.config(&local)?;
+        let node = Node::of(&self.node);
+        let setting = node.setting(Family::of(destination.ip()))?;
         let objects = match &self.services {
             Some(path) => read(path)?,
-            None => daemons(&Client::new(&self.socket)).await?,
+            None => daemons(&Client::new(&self.node.socket)).await?,
         };
-        let store = store(&config, &objects);
-        let options = Options::of(&config, Family::of(destination.ip()));
-        let own = local.contains(&self.source);
-        let interface = self.interface.or_else(|| (!own).then(|| "unknown".into()));
+        let store = node.store(&setting, &objects);
+        let interface = self.interface.or_else(|| (!node.has(self.source)).then(|| "unknown".into()));
         let packet = Packet { protocol, source: SocketAddr::new(self.source, 40_000), destination, interface };
-        let question = Question { packet, node_port_ips: node_port_ips(&config, &local), local };
-        let image = trace::image(&store, &options, &question.node_port_ips);
-        let trace = trace::trace(&store, &options, &image, &question).ok_or("the compiled rules cannot be followed")?;
+        let rules = Rules::compiled(&store, &setting);
+        let trace = trace::trace(&store, &setting, &rules, &packet).ok_or("the compiled rules cannot be followed")?;
         print!("{trace}");
-        if self.kernel { self::compare(&options, &question, &trace) } else { Ok(()) }
+        if self.kernel { self::compare(&store, &setting, &trace) } else { Ok(()) }
     }
 }
 
-fn compare(options: &Options, question: &Question, trace: &trace::Trace) -> Result<(), Fault> {
-    let program = match kernel(options)? {
-        Loaded::Ours(program) => program,
-        Loaded::Nothing => return Err("kernel    holds no rules of ours in nftables".into()),
-        Loaded::Foreign => return Err("kernel    holds rules that were made with other settings, or by somebody else".into()),
-    };
-    let ways = trace::ways(&Image::of(options, &program), options, question).ok_or("the kernel's rules cannot be followed")?;
+fn compare(store: &ServiceStore, setting: &Setting, trace: &trace::Trace) -> Result<(), Fault> {
+    let held = kernel(setting)?;
+    let rules = Rules::held(&held, store, setting).map_err(|why| Fault::from(format!("kernel    {why}")))?;
+    let ways = trace::ways(&rules, setting, &trace.packet, trace.is_sticky()).ok_or("the kernel's rules cannot be followed")?;
     if agree(&ways, &trace.ways) {
         println!("kernel    agrees");
         return Ok(());
     }
     println!("kernel    says something else:");
-    print!(
-        "{}",
-        trace::Trace { ways, matched: None, ..trace.clone() }
-            .to_string()
-            .lines()
-            .filter(|l| l.starts_with("result"))
-            .fold(String::new(), |all, l| all + l + "\n")
-    );
+    let other = trace::Trace { ways, matched: None, ..trace.clone() }.to_string();
+    other.lines().filter(|line| line.starts_with("result")).for_each(|line| println!("{line}"));
     Err(Fault::quiet(1))
 }
 
@@ -175,7 +175,7 @@ async fn daemons(client: &Client) -> Result<Objects, Fault> {
     let mut objects = Objects::default();
     for path in ["/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"] {
         let list: Value = client.read(path).await?;
-        objects.add(std::path::Path::new(path), list);
+        objects.add(Path::new(path), list);
     }
     Ok(objects)
 }
@@ -204,21 +204,18 @@ pub struct Plan {
 
 impl Plan {
     pub fn main(self) -> Result<(), Fault> {
-        let local = local();
-        let config = self.node.config(&local)?;
-        let after = store(&config, &read(&self.services)?);
-        let before = self.from.as_deref().map(|path| read(path).map(|objects| store(&config, &objects))).transpose()?;
-        let ips = node_port_ips(&config, &local);
+        let node = Node::of(&self.node);
+        let (after, from) = (read(&self.services)?, self.from.as_deref().map(read).transpose()?);
         for family in Family::ALL {
-            let options = Options::of(&config, family);
-            let held = match &before {
-                Some(before) => Loaded::Ours(trace::program(before, &options, &ips)),
-                None if self.kernel => kernel(&options)?,
-                None => Loaded::Nothing,
+            let setting = node.setting(family)?;
+            let held = match &from {
+                Some(from) => Held::of(&node.store(&setting, from), &setting),
+                None if self.kernel => kernel(&setting)?,
+                None => Held::nothing(&setting.config.mode),
             };
-            for (index, transaction) in trace::plan(&after, &options, &ips, held).iter().enumerate() {
-                println!("# {family}, transaction {}: {} operations", index + 1, transaction.len());
-                transaction.iter().for_each(|op| println!("{}", text::line(family, TABLE, op)));
+            for step in trace::plan(&node.store(&setting, &after), &setting, held) {
+                println!("# {family}, {}: {} lines", step.title, step.lines.len());
+                step.lines.iter().for_each(|line| println!("{line}"));
             }
         }
         Ok(())

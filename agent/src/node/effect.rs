@@ -82,12 +82,13 @@ pub struct ProbeRun {
 /// A Kubernetes Event to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
-    /// `Pod`; another kind where a manifest is refused.
+    /// Kind of the object that it is about: `Pod`, `Service`, `Node`, or another whose manifest is refused.
     pub kind: String,
     pub namespace: String,
-    /// Name of the object that it is about.
-    pub pod: String,
+    pub name: String,
     pub uid: String,
+    /// Who tells it: `kubelet`, `kube-proxy`.
+    pub component: &'static str,
     /// `spec.containers{web}`, or empty.
     pub field_path: String,
     pub warning: bool,

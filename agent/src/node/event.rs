@@ -2,6 +2,7 @@
 
 use crate::env::services::ServiceAddress;
 use crate::node::JobId;
+use crate::node::effect::EventRecord;
 use crate::plan::{ImageState, PullProgress};
 use crate::pod::{ConfigData, Pod, PodUid, Referent};
 use crate::time::{Mono, Wall};
@@ -93,6 +94,8 @@ pub enum Event {
         ready: Option<String>,
         network: Option<String>,
     },
+    /// The service proxy tells something that users are to see.
+    Proxy(Box<EventRecord>),
     /// A wait may be over.
     Tick,
 }

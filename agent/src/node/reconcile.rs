@@ -298,8 +298,9 @@ pub(super) fn event(pod: &Pod, container: Option<&str>, warning: bool, reason: &
     Effect::Event(Box::new(EventRecord {
         kind: "Pod".into(),
         namespace: m.namespace.clone(),
-        pod: m.name.clone(),
+        name: m.name.clone(),
         uid: m.uid.clone(),
+        component: "kubelet",
         field_path,
         warning,
         reason,

@@ -106,6 +106,10 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             (s.runtime_error, s.network_error) = (ready, network);
             if changed { all(s) } else { BTreeSet::new() }
         }
+        Event::Proxy(record) => {
+            out.push(Effect::Event(record));
+            BTreeSet::new()
+        }
         Event::Tick => tick(s, now, out),
     }
 }
@@ -364,8 +368,9 @@ fn invalid(s: &NodeState, kind: String, namespace: String, pod: String, message:
     Effect::Event(Box::new(EventRecord {
         kind,
         namespace,
-        pod,
+        name: pod,
         uid,
+        component: "kubelet",
         field_path: String::new(),
         warning: true,
         reason: "FailedValidation",

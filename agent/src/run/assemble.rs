@@ -10,6 +10,7 @@ use super::images::Images;
 use super::lanes::Lanes;
 use super::observe::Observer;
 use super::process::{self, Lock};
+use super::proxy_settings::{NoRange, ProxySettings};
 use super::runner::Runner;
 use super::server::{self, Changes, Server};
 use super::services::{self, Services};
@@ -28,7 +29,7 @@ use crate::work::dns::Resolv;
 use longshore_cri::client::{self, CgroupDriver, Client};
 use longshore_dataplane::config::Servers;
 use longshore_dataplane::wire::{ServiceCidr, ServiceCidrSpec};
-use longshore_dataplane::{Change, Cidr, Dataplane, DetectLocal, Family, IptablesConfig, IpvsConfig, Mode, NodePortAddresses};
+use longshore_dataplane::{Change, Dataplane, Family};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -86,7 +87,7 @@ pub enum AssembleError {
     ServiceRange(ParseRangeError),
     #[error("--cluster-cidr: {0}")]
     ClusterRange(ParseRangeError),
-    #[error("--cluster-cidr: {0:?} is not an address range")]
+    #[error("--cluster-cidr or --nodeport-addresses: {0:?} is not an address range")]
     Cidr(String),
     #[error(transparent)]
     Dataplane(#[from] longshore_dataplane::StartError),
@@ -119,12 +120,15 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let (exited, exits) = mpsc::channel(QUEUE);
     let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
     let dataplane = Dataplane::start(dataplane_config(&o, &node_ips)?)?;
+    // A kernel that lacks the mode has got another.
+    ProxySettings { mode: dataplane.status().mode.into(), ..settings(&o) }.write(&o.run_dir);
     // Packets to addresses of services that are none must not leave the machine.
     dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr {
         spec: ServiceCidrSpec { cidrs: o.service_cidrs.clone() },
         ..ServiceCidr::default()
     })));
     let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
+    tokio::task::spawn_local(services.clone().record_events());
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
     let lanes = Lanes::default();
@@ -233,33 +237,24 @@ fn ranges(o: &Options) -> Result<Ranges, AssembleError> {
 }
 
 fn dataplane_config(o: &Options, node_ips: &[IpAddr]) -> Result<longshore_dataplane::Config, AssembleError> {
-    let cidr = |t: &String| Cidr::parse(t).ok_or_else(|| AssembleError::Cidr(t.clone()));
     let families = Family::ALL.into_iter().filter(|f| {
         let v4 = *f == Family::V4;
         o.service_cidrs.iter().any(|c| c.contains(':') != v4)
     });
-    let mode = match o.proxy_mode.as_str() {
-        "ipvs" => Mode::Ipvs(IpvsConfig::default()),
-        "iptables" => Mode::Iptables(IptablesConfig::default()),
-        "userspace" => Mode::Userspace,
-        _ => Mode::Nftables,
-    };
-    let node_port_addresses = match &o.node_port_addresses[..] {
-        [one] if one == "primary" => NodePortAddresses::Primary,
-        texts => NodePortAddresses::Cidrs(texts.iter().map(cidr).collect::<Result<_, _>>()?),
-    };
     let servers = Servers { health: o.proxy_health, metrics: o.proxy_metrics, ..Servers::default() };
-    Ok(longshore_dataplane::Config {
-        mode,
-        node_port_addresses,
-        servers,
-        fall_back: true,
+    let base = settings(o).config(node_ips).map_err(|NoRange(text)| AssembleError::Cidr(text))?;
+    Ok(longshore_dataplane::Config { servers, fall_back: true, families: families.collect(), ..base })
+}
+
+/// What commands are to know of the service proxy.
+fn settings(o: &Options) -> ProxySettings {
+    ProxySettings {
+        mode: o.proxy_mode.clone(),
         node_name: o.node_name.clone(),
-        node_ips: node_ips.to_vec(),
-        families: families.collect(),
-        detect_local: DetectLocal::ClusterCidr(o.cluster_cidrs.iter().map(cidr).collect::<Result<_, _>>()?),
-        ..longshore_dataplane::Config::default()
-    })
+        cluster_cidrs: o.cluster_cidrs.clone(),
+        service_cidrs: o.service_cidrs.clone(),
+        node_port_addresses: o.node_port_addresses.clone(),
+    }
 }
 
 /// Starts the DNS where pods are told to look for it.

@@ -19,6 +19,7 @@ pub mod observe;
 pub mod prober;
 pub mod process;
 pub mod proxy;
+pub mod proxy_settings;
 pub mod runner;
 pub mod server;
 pub mod services;

@@ -8,14 +8,17 @@ use super::state_dir;
 use crate::env::services::ServiceAddress;
 use crate::lone::addresses::Given;
 use crate::lone::{Lone, Output, endpoints};
+use crate::node::effect::EventRecord;
 use crate::node::{Event, NodeState};
-use crate::pod::PodUid;
 use crate::pod::status::PodStatus;
+use crate::pod::{ObjectName, PodUid};
+use longshore_dataplane::events::{self, Regarding};
 use longshore_dataplane::wire::{EndpointSlice, Service};
-use longshore_dataplane::{Change, Dataplane};
+use longshore_dataplane::{Change, Dataplane, model};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
@@ -106,7 +109,7 @@ impl Services {
                 }
                 Output::Dataplane(change) => self.program(change),
                 Output::Environment(list) => self.announce(list),
-                Output::Refused(name, why) => tracing::error!(service = %name, "{why}"),
+                Output::Refused(name, why) => self.refuse(&name, why),
             }
         }
     }
@@ -119,7 +122,50 @@ impl Services {
 
     /// In order with the pods that follow: their environments show these services.
     fn announce(&self, list: Arc<Vec<ServiceAddress>>) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.to_node.try_send(Event::Services(list)) {
+        self.send(Event::Services(list));
+    }
+
+    /// What the service proxy tells users goes to the node's recorder, for as long as there is a proxy.
+    pub async fn record_events(self: Rc<Self>) {
+        let Some(events) = self.dataplane.as_ref().map(Dataplane::events) else { return };
+        loop {
+            let told = events.next().await;
+            self.send(Event::Proxy(Box::new(self.record(told))));
+        }
+    }
+
+    fn record(&self, told: events::Event) -> EventRecord {
+        let lone = self.lone.borrow();
+        // An object without a namespace has its events in the default one.
+        let (kind, namespace, name) = match &told.regarding {
+            Regarding::Service(service) => ("Service", service.namespace(), service.name()),
+            Regarding::Node => ("Node", "default", lone.node_name.as_str()),
+        };
+        let is_it = |s: &&Arc<Service>| kind == "Service" && s.metadata.namespace == namespace && s.metadata.name == name;
+        let uid = lone.services().find(is_it).map(|s| s.metadata.uid.clone()).unwrap_or_default();
+        EventRecord {
+            kind: kind.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            uid,
+            component: "kube-proxy",
+            field_path: String::new(),
+            warning: told.warning,
+            reason: told.reason,
+            message: told.message,
+        }
+    }
+
+    /// A service that cannot have the address or port that it asks for.
+    fn refuse(&self, name: &ObjectName, why: String) {
+        tracing::error!(service = %name, "{why}");
+        let name = model::ObjectName::new(&name.namespace, &name.name);
+        let told = events::Event::warning(&name, "FailedAllocation", "Allocate", why);
+        self.send(Event::Proxy(Box::new(EventRecord { component: "longshore", ..self.record(told) })));
+    }
+
+    fn send(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.to_node.try_send(event) {
             // The node is behind; waiting for room must not hold up the services.
             let to = self.to_node.clone();
             tokio::task::spawn_local(async move {

@@ -33,6 +33,7 @@ impl Actor {
         self.store.set_node_ips(&config.node_ips);
         self.conntrack.set_node_ips(&config.node_ips);
         self.config = config;
+        self.status.send_modify(|status| status.mode = self.config.mode.name());
         {
             let mut told = self.shared.lock();
             told.mode = self.config.mode.name();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 
 use super::{BackendError, Found, NodeAddresses, Plane, Written};
+use crate::events::Event;
 use crate::model::{Cidr, Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::Resolved;
 use crate::snapshot::{ServiceSnapshot, Traffic};
@@ -159,6 +160,10 @@ impl Plane for Holding {
 
     fn alarm(&self) -> Option<BorrowedFd<'_>> {
         self.inner.alarm()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        self.inner.take_events()
     }
 
     fn frontends(&self) -> usize {

@@ -19,9 +19,11 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::config::{Config, DetectLocal, Mode, NodePortAddresses};
+use crate::events::Event;
 use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::{ServiceSnapshot, Traffic};
+use crate::trace::Held;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -81,6 +83,24 @@ pub struct NodeAddresses {
     pub node_ports: Vec<IpAddr>,
     /// Every address with its link's name, when the plane [`Plane::wants_addresses`].
     pub links: Vec<(String, IpAddr)>,
+}
+
+impl NodeAddresses {
+    /// One family's part of the addresses on `links`, and which of them answer on node ports.
+    pub fn of(config: &Config, family: Family, links: &[(String, IpAddr)]) -> NodeAddresses {
+        let links: Vec<_> = links.iter().filter(|(_, ip)| Family::of(*ip) == family).cloned().collect();
+        // The ipvs backend's link has services' addresses, not the node's.
+        let own = links.iter().filter(|(link, _)| link != ipvs::ir::LINK).map(|(_, ip)| *ip);
+        let mut node_ports: Vec<_> = match &config.node_port_addresses {
+            _ if Options::of(config, family).node_ports_everywhere => own.collect(),
+            NodePortAddresses::Cidrs(cidrs) => own.filter(|ip| cidrs.iter().any(|cidr| cidr.contains(*ip))).collect(),
+            _ => config.node_ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect(),
+        };
+        node_ports.retain(|ip| !ip.is_loopback());
+        node_ports.sort_unstable();
+        node_ports.dedup();
+        NodeAddresses { node_ports, links }
+    }
 }
 
 /// What [`Plane::read`] found.
@@ -161,6 +181,11 @@ pub trait Plane: Send {
         None
     }
 
+    /// What users should be told since the last call.
+    fn take_events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
     /// How many frontends the kernel holds, as far as is known.
     fn frontends(&self) -> usize;
 
@@ -213,6 +238,23 @@ pub fn open_all(config: &mut Config) -> Result<Vec<Box<dyn Plane>>, BackendError
         config.mode = mode;
     }
     Ok(planes)
+}
+
+/// What the kernel holds of one family's rules in the configured mode, in the calling thread's network namespace, for
+/// `longshore trace` and `plan`. Nothing is written.
+pub fn held(config: &Config, family: Family) -> Result<Held, BackendError> {
+    Ok(match &config.mode {
+        Mode::Nftables => {
+            let options = Options::of(config, family);
+            Held::Nftables(Box::new(nft::kernel::Kernel::open(&config.table)?.read(&options)?))
+        }
+        Mode::Iptables(_) => iptables::kernel::Kernel::open(family)?.read_rules()?,
+        Mode::Ipvs(_) => {
+            let rules = ipvs::xtables::Xtables::find(family).map_err(ipvs::kernel::KernelError::from)?;
+            Held::Ipvs(Box::new(ipvs::kernel::Kernel::open(family, rules, None)?.read()?))
+        }
+        Mode::Userspace => Held::nothing(&config.mode),
+    })
 }
 
 /// A plane that is to retire, with its mode's name.

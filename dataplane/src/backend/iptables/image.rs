@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::diff::Holding;
-use super::ir::{Line, Op, Place, Rule, Target, Write};
+use super::ir::{Line, Op, Place, Rule, Table, Target, Write};
 use super::names::Chain;
+use super::parse::Saved;
 use super::program::Program;
 use super::schema::{JUMPS, Options};
 use crate::model::ObjectName;
@@ -72,6 +73,22 @@ impl Image {
             }
         }
         Some(())
+    }
+
+    /// Takes one line of iptables-save in, as [`Holding::take`] does: of the built-in chains only the jumps to ours.
+    /// Rules that are none we write are left out.
+    pub fn take(&mut self, table: &mut Option<Table>, line: &Saved) {
+        match (line, *table) {
+            (Saved::Table(named), _) => *table = *named,
+            (Saved::Chain(Some(chain)), Some(table)) => drop(self.chains.entry((table, *chain)).or_default()),
+            (Saved::Rule(Some(chain), Line::Rule(rule)), Some(table)) => {
+                let jump = matches!(rule.target, Some(Target::Jump(Chain::Fixed(_))));
+                if jump || !matches!(chain, Chain::BuiltIn(_)) {
+                    self.chains.entry((table, *chain)).or_default().push(rule.clone());
+                }
+            }
+            _ => {}
+        }
     }
 
     /// What reading the kernel would find.

@@ -17,14 +17,16 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::diff::Holding;
-use super::ir::Table;
+use super::image::Image;
+use super::ir::{Line, Table};
 use super::names::{Chain, Fixed};
-use super::parse::saved;
+use super::parse::{Saved, saved};
 use super::render::{Input, rule};
 use super::schema::Jump;
 use super::variant::{Commands, Evidence, Variant, choose, parse_version};
 use crate::backend::ipvs::xtables::has_nftables;
 use crate::model::Family;
+use crate::trace::Held;
 
 /// Seconds that a command waits for others that hold iptables' lock.
 const LOCK_SECONDS: &str = "5";
@@ -101,21 +103,39 @@ impl Kernel {
 
     /// Reads all tables. Those that nobody uses are not made by it.
     pub fn read(&self) -> Result<Holding, IptablesError> {
-        let command = self.commands.save;
         let mut have = Holding::default();
         let mut table = None;
+        self.each_line(|line| have.take(&mut table, line))?;
+        Ok(have)
+    }
+
+    /// The same, with every rule of ours as it stands there.
+    pub fn read_rules(&self) -> Result<Held, IptablesError> {
+        let (mut holding, mut image, mut foreign) = (Holding::default(), Image::default(), false);
+        let (mut table, mut at) = (None, None);
+        self.each_line(|line| {
+            let others = |chain: &Chain| matches!(chain, Chain::BuiltIn(_) | Chain::Fixed(Fixed::Firewall));
+            foreign |= matches!(&line, Saved::Rule(Some(chain), Line::Foreign(_)) if !others(chain));
+            image.take(&mut at, &line);
+            holding.take(&mut table, line);
+        })?;
+        Ok(Held::Iptables { holding, image, foreign })
+    }
+
+    fn each_line(&self, mut take: impl FnMut(Saved)) -> Result<(), IptablesError> {
+        let command = self.commands.save;
         let mut running = Running::start(command, &[], None, true)?;
         let lines = running.lines().map_err(|source| IptablesError::Run { command, source });
         lines?
             .try_for_each(|line| {
-                have.take(&mut table, saved(&line?));
+                take(saved(&line?));
                 Ok(())
             })
             .map_err(|source: io::Error| match source.kind() {
                 io::ErrorKind::TimedOut => IptablesError::TooSlow { command },
                 _ => IptablesError::Run { command, source },
             })?;
-        running.end().map(|()| have)
+        running.end()
     }
 
     /// Feeds `-restore`. Each section is taken as a whole, or not at all; after an error those before may be in force.

@@ -4,7 +4,6 @@
 //! the others' are written all the same. Decides nothing about rules. Tests: the namespace tests.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::ir::{Place, Table};
@@ -16,8 +15,9 @@ use super::schema::{JUMPS, Jump, Options, is_shared_with_ipvs, places};
 use super::variant::{Commands, Variant};
 use super::watch::{Look, Watch};
 use super::{diff, view};
-use crate::backend::{BackendError, Found, NodeAddresses, Options as Common, Plane, Written, ipvs};
-use crate::config::{Config, IptablesConfig, NodePortAddresses};
+use crate::backend::{BackendError, Found, NodeAddresses, Plane, Written, ipvs};
+use crate::config::{Config, IptablesConfig};
+use crate::events::Event;
 use crate::model::{Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::ServiceSnapshot;
@@ -44,6 +44,7 @@ pub struct IptablesPlane {
     seen: Option<Look>,
     next_deep: Option<Instant>,
     retry_rejected: Option<Instant>,
+    events: Vec<Event>,
     /// The kernel was told to route packets for 127.0.0.1.
     localhost_open: bool,
 }
@@ -59,12 +60,13 @@ impl IptablesPlane {
         let watch =
             Watch::open(variant, family).inspect_err(|error| tracing::warn!(%error, %family, "cannot tell when iptables changes")).ok();
         IptablesPlane {
-            program: Program::new(options(config, own, family)),
+            program: Program::new(Options::of(config, own, family, is_liberal())),
             kernel,
             watch,
             seen: None,
             next_deep: None,
             retry_rejected: None,
+            events: Vec::new(),
             localhost_open: false,
         }
     }
@@ -140,6 +142,12 @@ impl IptablesPlane {
 
     fn reject(&mut self, service: ObjectName, error: &IptablesError) -> Result<(), IptablesError> {
         tracing::error!(%service, %error, family = %self.family(), "iptables refuses this service's rules; it stays as it was");
+        self.events.push(Event::warning(
+            &service,
+            "FailedToProgram",
+            "Program",
+            format!("iptables refuses the rules of {service}: {error}"),
+        ));
         self.program.reject(&service);
         if self.program.rejected().len() > MOST_REJECTED {
             let said = format!("the rules of more than {MOST_REJECTED} services: {error}");
@@ -283,6 +291,10 @@ impl Plane for IptablesPlane {
         self.retry_rejected
     }
 
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     fn frontends(&self) -> usize {
         self.program.frontends()
     }
@@ -300,13 +312,7 @@ impl Plane for IptablesPlane {
     }
 }
 
-fn options(config: &Config, own: &IptablesConfig, family: Family) -> Options {
-    let common = Common::of(config, family);
-    let loopback_listed = match &config.node_port_addresses {
-        NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|cidr| cidr.contains(IpAddr::from([127, 0, 0, 1]))),
-        NodePortAddresses::All | NodePortAddresses::Primary => false,
-    };
-    let localhost = own.localhost_node_ports && family == Family::V4 && (common.node_ports_everywhere || loopback_listed);
-    let liberal = std::fs::read_to_string(BE_LIBERAL).is_ok_and(|text| text.trim() != "0");
-    Options { common, localhost_node_ports: localhost, liberal, accounting: false, node_port_ips: Vec::new() }
+/// Whether the connection tracker takes packets outside the window.
+pub fn is_liberal() -> bool {
+    std::fs::read_to_string(BE_LIBERAL).is_ok_and(|text| text.trim() != "0")
 }

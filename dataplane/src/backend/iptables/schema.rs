@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::ir::{Address, Match, Place, Rule, State, Table, Target};
 use super::names::{BuiltIn, Chain, Fixed};
 use crate::backend::Options as Common;
+use crate::config::{Config, IptablesConfig, NodePortAddresses};
 use crate::model::{Cidr, Family};
 
 /// Counts packets that the connection tracker finds invalid.
@@ -32,6 +33,17 @@ pub struct Options {
 }
 
 impl Options {
+    /// By configuration; addresses and accounting are told later.
+    pub fn of(config: &Config, own: &IptablesConfig, family: Family, liberal: bool) -> Options {
+        let common = Common::of(config, family);
+        let loopback_listed = match &config.node_port_addresses {
+            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|cidr| cidr.contains(IpAddr::from([127, 0, 0, 1]))),
+            NodePortAddresses::All | NodePortAddresses::Primary => false,
+        };
+        let localhost_node_ports = own.localhost_node_ports && family == Family::V4 && (common.node_ports_everywhere || loopback_listed);
+        Options { common, localhost_node_ports, liberal, accounting: false, node_port_ips: Vec::new() }
+    }
+
     pub fn family(&self) -> Family {
         self.common.family
     }

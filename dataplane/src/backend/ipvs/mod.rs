@@ -20,6 +20,7 @@ pub mod skeleton;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod text;
 pub mod verdict;
 pub mod view;
 pub mod xtables;

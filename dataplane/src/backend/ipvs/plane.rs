@@ -20,6 +20,7 @@ use super::xtables::Xtables;
 use super::{setup, view};
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
 use crate::config::{Config, IpvsConfig};
+use crate::events::{Event, Regarding};
 use crate::model::{Family, ObjectName};
 use crate::netlink::ipvs::Spread;
 use crate::resolve::Resolved;
@@ -40,6 +41,7 @@ pub struct IpvsPlane {
     prepared: bool,
     /// Entries that found no room in their set.
     waiting: Vec<(Set, Item)>,
+    events: Vec<Event>,
     last_look: Option<Instant>,
     /// The virtual server whose destinations were compared last.
     looked_at: Option<Server>,
@@ -80,6 +82,7 @@ impl IpvsPlane {
             epoch: Instant::now(),
             prepared: false,
             waiting: Vec::new(),
+            events: Vec::new(),
             last_look: None,
             fresh: false,
             retiring: false,
@@ -147,7 +150,11 @@ impl IpvsPlane {
                     *full.entry(*set).or_default() += 1;
                     self.waiting.push((*set, *item));
                 }
-                _ => tracing::error!(what = describe(op, self.state.family()), why = one.why, "the kernel does not take"),
+                _ => {
+                    let what = describe(op, self.state.family());
+                    tracing::error!(what, why = one.why, "the kernel does not take");
+                    self.tell("FailedToProgram", format!("the kernel does not take {what}: {}", one.why));
+                }
             }
         }
         for (set, entries) in full {
@@ -157,7 +164,16 @@ impl IpvsPlane {
                 entries,
                 "the set is full; services left out of it are not masqueraded or filtered as they should be"
             );
+            let message = format!(
+                "set {name} is full: {entries} entries are left out, whose services are not masqueraded or filtered as they should be"
+            );
+            self.tell("IPSetFull", message);
         }
+    }
+
+    /// Sets and virtual servers do not say whose they are: the node is told of.
+    fn tell(&mut self, reason: &'static str, message: String) {
+        self.events.push(Event { warning: true, regarding: Regarding::Node, reason, action: "Program", message });
     }
 
     /// A set that lost entries may have room for those that wait.
@@ -372,6 +388,10 @@ impl Plane for IpvsPlane {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.drain.next_look().map(|at| self.epoch + at)
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     fn frontends(&self) -> usize {

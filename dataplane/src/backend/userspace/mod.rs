@@ -18,7 +18,7 @@
 
 mod balance;
 mod batch;
-mod compile;
+pub mod compile;
 mod link;
 pub mod plane;
 mod relay;

@@ -18,6 +18,7 @@ use super::link::{Link, LinkError};
 use super::relay::{Listener, Open, Relay, Times, close};
 use super::{tcp, udp};
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
+use crate::events::Event;
 use crate::model::{Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::Resolved;
 use crate::snapshot::{FrontendSnapshot, ServiceSnapshot};
@@ -67,6 +68,7 @@ pub struct UserspacePlane {
     failed: BTreeSet<ObjectName>,
     retry: Option<(Instant, Duration)>,
     read: bool,
+    events: Vec<Event>,
 }
 
 impl UserspacePlane {
@@ -93,6 +95,7 @@ impl UserspacePlane {
             failed: BTreeSet::new(),
             retry: None,
             read: false,
+            events: Vec::new(),
         })
     }
 
@@ -152,6 +155,8 @@ impl UserspacePlane {
                     if !self.failed.contains(name) {
                         let (protocol, address) = door;
                         tracing::warn!(service = %name, %protocol, %address, %error, "cannot listen for a service; does a local process?");
+                        let message = format!("cannot listen on {protocol} {address} for {name}: {error}");
+                        self.events.push(Event::warning(name, "FailedToListen", "Listen", message));
                     }
                 }
             }
@@ -302,6 +307,10 @@ impl Plane for UserspacePlane {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.retry.map(|(at, _)| at)
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     fn frontends(&self) -> usize {
