@@ -99,6 +99,11 @@ fn typed<T: Serialize>(kind: Kind, object: &T) -> Vec<u8> {
     serde_json::to_vec(&t).expect("plain data serialises")
 }
 
+/// The same, to be worked on.
+pub fn pod_value(p: &Pod, status: &PodStatus, node: &str) -> serde_json::Value {
+    serde_json::from_slice(&pod(p, status, node)).expect("just written")
+}
+
 /// A whole Pod. One that no API server made was created when this node first saw it, and it is bound to this node.
 pub fn pod(pod: &Pod, status: &PodStatus, node: &str) -> Vec<u8> {
     let mut metadata = Cow::Borrowed(&pod.metadata);

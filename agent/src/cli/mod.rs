@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod exec;
 mod get;
+mod kubeconfig;
 mod logs;
 mod proxy;
 mod resource;
@@ -43,6 +44,7 @@ enum Command {
     Why(tell::WhyCommand),
     Trace(Box<trace::Trace>),
     Plan(trace::Plan),
+    Kubeconfig(kubeconfig::Kubeconfig),
     Version(tell::Version),
     Completion(tell::Completion),
 }
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Why(c) => ask(c.main()),
         Command::Trace(c) => ask(c.main()),
         Command::Plan(c) => ask(async move { c.main() }),
+        Command::Kubeconfig(c) => ask(c.main()),
         Command::Version(c) => ask(c.main()),
         Command::Completion(c) => ask(async move { c.main() }),
     }

@@ -63,6 +63,15 @@ pub struct Run {
     /// Serve metrics of the service proxy here
     #[arg(long, value_name = "IP:PORT")]
     proxy_metrics_bind_address: Option<std::net::SocketAddr>,
+    /// Serve the Kubernetes API here too, over TLS: 127.0.0.1:6443 (see longshore kubeconfig)
+    #[arg(long, value_name = "IP:PORT")]
+    api_bind_address: Option<std::net::SocketAddr>,
+    /// Tokens for the API: lines of token,user,uid,"group,group"
+    #[arg(long, value_name = "FILE")]
+    api_token_file: Option<PathBuf>,
+    /// Who may do what through the API: admin, viewer and node, each a list of user:NAME and group:NAME
+    #[arg(long, value_name = "FILE")]
+    api_role_file: Option<PathBuf>,
     /// Domain of service names
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -170,6 +179,9 @@ impl Run {
             proxy_health: self.proxy_healthz_bind_address,
             proxy_metrics: self.proxy_metrics_bind_address,
             node_ports: self.service_node_port_range,
+            api_address: self.api_bind_address,
+            api_tokens: self.api_token_file,
+            api_roles: self.api_role_file,
             cluster_domain: self.cluster_domain,
             node_name: process::node_name(self.node_name),
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },

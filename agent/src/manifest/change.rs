@@ -1,5 +1,5 @@
 //! What an API server lets change in a pod that runs: labels and annotations, images, a deadline that
-//! comes nearer, more tolerations. Anything else makes another pod of it.
+//! comes nearer, more tolerations, more ephemeral containers. Anything else makes another pod of it.
 
 use crate::pod::{Meta, Pod, Toleration};
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,8 @@ pub fn change(old: &Pod, new: &Pod) -> Change {
     }
     let may = fixed_part(old) == fixed_part(new)
         && deadline_may_become(old.spec.active_deadline_seconds, new.spec.active_deadline_seconds)
-        && tolerations_may_become(&old.spec.tolerations, &new.spec.tolerations);
+        && tolerations_may_become(&old.spec.tolerations, &new.spec.tolerations)
+        && old.spec.ephemeral_containers.iter().all(|c| new.spec.ephemeral_containers.contains(c));
     if !may {
         return Change::Replace;
     }
@@ -57,6 +58,8 @@ fn fixed_part(p: &Pod) -> Pod {
     for c in fixed.spec.containers.iter_mut().chain(&mut fixed.spec.init_containers) {
         c.image.clear();
     }
+    // They are only added; whether one was changed or taken away is looked at apart.
+    fixed.spec.ephemeral_containers.clear();
     fixed.spec.active_deadline_seconds = None;
     fixed.spec.tolerations.clear();
     fixed

@@ -32,6 +32,7 @@ pub fn object(kind: Referent, v: Value, out: &mut Faults) -> Option<Object> {
                 out.invalid(&Path::root("data").key(k), k, "duplicate of key present in binaryData");
             }
             plain(w.data, &mut data);
+            data.binary = w.binary_data.keys().cloned().collect();
             encoded(w.binary_data, "binaryData", &mut data, out);
         }
         Referent::Secret => {

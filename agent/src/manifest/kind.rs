@@ -3,6 +3,8 @@
 use super::problem::{Fault, Faults, Path};
 use super::schema::{self, Field, Shape};
 use super::{Object, Rules, config, default, endpoints, validate};
+use crate::api::resource::{Home, Id};
+use crate::api::write::meta;
 use crate::pod::{Pod, Referent};
 use longshore_dataplane::wire::{EndpointSlice, Service};
 use serde::de::DeserializeOwned;
@@ -33,8 +35,11 @@ fn label(v: &Value) -> String {
     if kind.is_empty() {
         return String::new();
     }
-    if kind == "Namespace" || kind.ends_with("List") {
+    if kind.ends_with("List") {
         return kind.to_owned();
+    }
+    if other_kind(kind).is_some_and(|id| !id.row().namespaced) {
+        return format!("{kind} {name}");
     }
     let namespace = if text(meta, "namespace").is_empty() { "default" } else { text(meta, "namespace") };
     format!("{kind} {namespace}/{name}")
@@ -99,6 +104,33 @@ fn list(mut v: Value, inner: &str, rules: &Rules, depth: usize, out: &mut Vec<Ob
     }
 }
 
+/// A kind that is kept as it is written.
+fn other_kind(kind: &str) -> Option<Id> {
+    Id::all().find(|i| i.row().kind == kind && i.row().home == Home::Files)
+}
+
+fn static_version(id: Id) -> &'static str {
+    match id.row().group {
+        "" => "v1",
+        "networking.k8s.io" => "networking.k8s.io/v1",
+        "node.k8s.io" => "node.k8s.io/v1",
+        "storage.k8s.io" => "storage.k8s.io/v1",
+        _ => "",
+    }
+}
+
+/// Says of each item of a typed list what it is.
+pub fn items_named(list: &mut Value) {
+    let Some(inner) = text(list, "kind").strip_suffix("List").map(str::to_owned).filter(|k| !k.is_empty()) else { return };
+    let version = text(list, "apiVersion").to_owned();
+    for item in list.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(m) = item {
+            m.entry("kind").or_insert_with(|| inner.clone().into());
+            m.entry("apiVersion").or_insert_with(|| version.clone().into());
+        }
+    }
+}
+
 /// Group and version, and the fields, of the kinds that a node takes.
 fn known(kind: &str) -> Option<(&'static str, &'static [Field])> {
     Some(match kind {
@@ -108,8 +140,10 @@ fn known(kind: &str) -> Option<(&'static str, &'static [Field])> {
         "EndpointSlice" => ("discovery.k8s.io/v1", schema::ENDPOINT_SLICE),
         "ConfigMap" => ("v1", schema::CONFIG_MAP),
         "Secret" => ("v1", schema::SECRET),
-        "Namespace" => ("v1", schema::NAMESPACE),
-        _ => return None,
+        other => {
+            let id = other_kind(other)?;
+            return Some((static_version(id), schema::shape_of(static_version(id), other)?));
+        }
     })
 }
 
@@ -127,6 +161,25 @@ fn api_version(v: &Value, kind: &str, wanted: &str, out: &mut Faults) -> bool {
 fn one(mut v: Value, kind: &str, fields: &'static [Field], rules: &Rules, out: &mut Vec<Object>, found: &mut Faults) {
     schema::check(&mut v, Shape::Object(fields), &Path::default(), &mut found.0);
     let shape = found.0.len();
+    typed_one(v, kind, rules, out, found);
+    // What follows from a field that was taken out is no fault of its own.
+    let (shapes, later) = found.0.split_at(shape);
+    let follows = |f: &Fault| {
+        shapes.iter().any(|s| f.field.strip_prefix(s.field.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    };
+    let kept: Vec<Fault> = shapes.iter().chain(later.iter().filter(|f| !follows(f))).cloned().collect();
+    found.0 = kept;
+}
+
+/// An object whose shape was checked, with its defaults, and what is wrong with it.
+pub fn complete(v: Value, rules: &Rules) -> (Option<Object>, Vec<Fault>) {
+    let kind = text(&v, "kind").to_owned();
+    let (mut out, mut found) = (Vec::new(), Faults::default());
+    typed_one(v, &kind, rules, &mut out, &mut found);
+    (out.pop(), found.0)
+}
+
+fn typed_one(mut v: Value, kind: &str, rules: &Rules, out: &mut Vec<Object>, found: &mut Faults) {
     match kind {
         "Pod" => {
             old_account_name(&mut v);
@@ -151,22 +204,30 @@ fn one(mut v: Value, kind: &str, fields: &'static [Field], rules: &Rules, out: &
             }
         }
         "Endpoints" => {
+            out.extend(plain(v.clone(), kind, &mut Faults::default()));
             if let Some(e) = typed::<endpoints::Endpoints>(v, found) {
                 out.extend(endpoints::slices(e, found).into_iter().map(|s| Object::EndpointSlice(Box::new(s))));
             }
         }
         "ConfigMap" => out.extend(config::object(Referent::ConfigMap, v, found)),
         "Secret" => out.extend(config::object(Referent::Secret, v, found)),
-        // A Namespace: there is nothing to make, every namespace is there.
-        _ => {}
+        _ => out.extend(plain(v, kind, found)),
     }
-    // What follows from a field that was taken out is no fault of its own.
-    let (shapes, later) = found.0.split_at(shape);
-    let follows = |f: &Fault| {
-        shapes.iter().any(|s| f.field.strip_prefix(s.field.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
-    };
-    let kept: Vec<Fault> = shapes.iter().chain(later.iter().filter(|f| !follows(f))).cloned().collect();
-    found.0 = kept;
+}
+
+/// An object of a kind without types here: its metadata alone is checked.
+fn plain(mut v: Value, kind: &str, found: &mut Faults) -> Option<Object> {
+    let id = other_kind(kind)?;
+    meta::drop_owned(&mut v);
+    meta::of(&mut v).remove("managedFields");
+    if !id.row().namespaced {
+        meta::of(&mut v).remove("namespace");
+    } else if meta::text(&v, "namespace").is_empty() {
+        meta::set(&mut v, "namespace", "default");
+    }
+    v.as_object_mut().map(|o| o.remove("status"));
+    found.0.extend(crate::api::write::plain(&v, id));
+    Some(Object::Other { id, value: Box::new(v) })
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`.
@@ -187,7 +248,7 @@ pub fn typed<T: DeserializeOwned>(v: Value, out: &mut Faults) -> Option<T> {
 }
 
 /// Why a node does not take this kind, and the way out.
-fn refusal(kind: &str) -> String {
+pub fn refusal(kind: &str) -> String {
     let controllers = "this node has no controllers";
     let control_plane = "this node has no control plane";
     match kind {
@@ -204,10 +265,7 @@ fn refusal(kind: &str) -> String {
         "Ingress" | "IngressClass" | "Gateway" | "GatewayClass" | "HTTPRoute" => {
             format!("{controllers}: run a proxy as a Pod, and open it to the outside with hostPort or a Service of type NodePort")
         }
-        "PersistentVolume" | "PersistentVolumeClaim" | "StorageClass" => {
-            format!("{control_plane} that binds claims: mount the data with a hostPath volume")
-        }
-        "ServiceAccount" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => {
+        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => {
             format!("{control_plane}, so there are no accounts and no access rules: remove it")
         }
         "NetworkPolicy" => "nothing here enforces network policies: use the firewall of the machine, and remove it".to_owned(),
@@ -221,16 +279,15 @@ fn refusal(kind: &str) -> String {
         | "PodTemplate"
         | "Lease"
         | "Event"
-        | "RuntimeClass"
         | "MutatingWebhookConfiguration"
         | "ValidatingWebhookConfiguration"
         | "APIService"
-        | "CSIDriver"
         | "VolumeAttachment" => {
             format!("{control_plane} that would act on it: remove it")
         }
         other => {
-            let kinds = ["ConfigMap", "EndpointSlice", "Endpoints", "Namespace", "Pod", "Secret", "Service"];
+            let mut kinds: Vec<&str> = Id::all().map(Id::row).filter(|r| r.home == Home::Files).map(|r| r.kind).collect();
+            kinds.sort_unstable();
             match kinds.iter().find(|k| k.eq_ignore_ascii_case(other) || format!("{k}s").eq_ignore_ascii_case(other)) {
                 Some(k) => format!("there is no kind {other:?}, did you mean {k}?"),
                 None => format!("this node knows no kind {other:?}; it takes {}", kinds.join(", ")),

@@ -8,6 +8,7 @@
 pub mod change;
 mod config;
 pub mod default;
+pub mod edit;
 mod endpoints;
 mod kind;
 pub mod problem;
@@ -19,10 +20,14 @@ pub mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use kind::{complete, refusal};
 pub use problem::Problem;
 
+use crate::api::resource::{self, Id};
+use crate::api::store::Name;
 use crate::pod::{ConfigData, Meta, Pod, Referent};
 use longshore_dataplane::wire::{EndpointSlice, Service};
+use serde_json::Value;
 use std::fmt;
 
 /// One object of a manifest.
@@ -32,6 +37,8 @@ pub enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Config { kind: Referent, metadata: Box<Meta>, data: ConfigData },
+    /// Of a kind that nothing here acts on by itself: as it is written.
+    Other { id: Id, value: Box<Value> },
 }
 
 /// The kinds of object that a directory may hold, in the order in which they are handed on.
@@ -41,6 +48,7 @@ pub enum Kind {
     Secret,
     Service,
     EndpointSlice,
+    Other(Id),
     Pod,
 }
 
@@ -59,7 +67,31 @@ impl Kind {
             Kind::Secret => "Secret",
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
+            Kind::Other(id) => id.row().kind,
             Kind::Pod => "Pod",
+        }
+    }
+
+    /// The API's resource of this kind.
+    pub fn id(self) -> Id {
+        match self {
+            Kind::ConfigMap => resource::CONFIG_MAPS,
+            Kind::Secret => resource::SECRETS,
+            Kind::Service => resource::SERVICES,
+            Kind::EndpointSlice => resource::SLICES,
+            Kind::Other(id) => id,
+            Kind::Pod => resource::PODS,
+        }
+    }
+
+    pub fn of(id: Id) -> Kind {
+        match id {
+            resource::CONFIG_MAPS => Kind::ConfigMap,
+            resource::SECRETS => Kind::Secret,
+            resource::SERVICES => Kind::Service,
+            resource::SLICES => Kind::EndpointSlice,
+            resource::PODS => Kind::Pod,
+            other => Kind::Other(other),
         }
     }
 }
@@ -75,19 +107,49 @@ impl From<Referent> for Kind {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.as_str(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+impl Key {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Key> {
+        let (kind, rest) = text.split_once(' ')?;
+        let id = Id::all().find(|i| i.row().kind == kind && i.row().home == resource::Home::Files)?;
+        let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
+        Some(Key { kind: Kind::of(id), namespace: namespace.into(), name: name.into() })
     }
 }
 
 impl Object {
     pub fn key(&self) -> Key {
+        if let Object::Other { id, value } = self {
+            let name = Name::of(value);
+            return Key { kind: Kind::Other(*id), namespace: name.namespace.into(), name: name.name.into() };
+        }
         let (kind, namespace, name) = match self {
             Object::Pod(p) => (Kind::Pod, &p.metadata.namespace, &p.metadata.name),
             Object::Service(s) => (Kind::Service, &s.metadata.namespace, &s.metadata.name),
             Object::EndpointSlice(s) => (Kind::EndpointSlice, &s.metadata.namespace, &s.metadata.name),
             Object::Config { kind, metadata, .. } => ((*kind).into(), &metadata.namespace, &metadata.name),
+            Object::Other { .. } => unreachable!("told above"),
         };
         Key { kind, namespace: namespace.clone(), name: name.clone() }
+    }
+
+    /// The object as JSON; of ConfigMaps and Secrets the metadata alone, since their bytes have many spellings.
+    pub fn to_value(&self) -> Value {
+        let written = match self {
+            Object::Pod(p) => serde_json::to_value(p),
+            Object::Service(s) => serde_json::to_value(s),
+            Object::EndpointSlice(s) => serde_json::to_value(s),
+            Object::Config { metadata, .. } => serde_json::to_value(serde_json::json!({ "metadata": metadata })),
+            Object::Other { value, .. } => return (**value).clone(),
+        };
+        written.expect("plain data serialises")
     }
 }
 

@@ -6,11 +6,15 @@
 //! of the files that were good last, and the record. Tests: `tests/store.rs`.
 
 use super::change::{self, Change};
-use super::{Contents, Key, Object, Problem, endpoints};
-use crate::pod::{ConfigData, Pod, PodUid};
+use super::{Contents, Key, Kind, Object, Problem, endpoints};
+use crate::api::write;
+use crate::pod::{ConfigData, Meta, Pod, PodUid};
 use crate::time::Wall;
 use longshore_dataplane::wire::{EndpointSlice, ObjectMeta, Service};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -36,6 +40,9 @@ pub struct Identity {
     /// How often each form was begun anew, by digest; absent: once.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     incarnations: BTreeMap<String, u32>,
+    /// What else the server owns: `managedFields`, the status of what is no pod, a deletion that waits for finalizers.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub owned: Map<String, Value>,
     /// Set: it is gone, and only its uids are remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<Wall>,
@@ -54,7 +61,8 @@ enum Stored {
     Pod(Arc<Pod>),
     Service(Arc<Service>),
     Slice(Arc<EndpointSlice>),
-    Config(Arc<ConfigData>),
+    Config(Arc<ConfigData>, Arc<Meta>),
+    Other(Arc<Value>),
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +85,8 @@ pub struct Store {
     more: Vec<Problem>,
     /// Something was taken in since the last conclusions.
     dirty: bool,
+    /// The record changed since it was handed out.
+    unwritten: bool,
 }
 
 /// Services and slices, whole.
@@ -89,6 +99,10 @@ pub struct Diff {
     pub remove_configs: Vec<Key>,
     /// All services and slices, when any changed.
     pub services: Option<Services>,
+    /// What the API shows of objects that no other part of the node shows.
+    pub shown: Vec<Value>,
+    /// Objects that are gone, and who they were.
+    pub gone: Vec<Key>,
     /// New ones, and ones that change under their uid.
     pub set_pods: Vec<Arc<Pod>>,
     pub remove_pods: Vec<PodUid>,
@@ -171,6 +185,31 @@ impl Store {
         &self.problems
     }
 
+    /// Which file holds the object that counts.
+    pub fn file_of(&self, key: &Key) -> Option<&str> {
+        self.files.iter().find(|(_, f)| f.objects.contains_key(key)).map(|(name, _)| name.as_str())
+    }
+
+    /// What the server owns of an object beside its identity.
+    pub fn owned(&self, key: &Key) -> Option<&Map<String, Value>> {
+        self.record.get(&key.to_string()).filter(|i| i.removed.is_none()).map(|i| &i.owned)
+    }
+
+    /// Of all objects that are there or were when the daemon ended.
+    pub fn all_owned(&self) -> impl Iterator<Item = (Key, &Map<String, Value>)> {
+        let live = self.record.iter().filter(|(_, i)| i.removed.is_none() && !i.owned.is_empty());
+        live.filter_map(|(key, i)| Some((Key::parse(key)?, &i.owned)))
+    }
+
+    /// Sets it; it is written down with the next conclusions.
+    pub fn own(&mut self, key: &Key, owned: Map<String, Value>) {
+        if let Some(i) = self.record.get_mut(&key.to_string()).filter(|i| i.owned != owned) {
+            i.owned = owned;
+            self.unwritten = true;
+            self.dirty = true;
+        }
+    }
+
     /// Draws the conclusions. `more` are problems of the directory itself.
     pub fn settle(&mut self, now: Wall, more: Vec<Problem>) -> Settled {
         if !self.dirty && more == self.more {
@@ -200,7 +239,8 @@ impl Store {
         let mended = &files(&self.problems) - &files(&problems);
         let new_problems = problems.iter().filter(|p| !self.problems.contains(p)).cloned().collect();
         self.problems = problems;
-        let record = (self.record != before).then(|| self.record.clone());
+        let changed = std::mem::take(&mut self.unwritten) || self.record != before;
+        let record = changed.then(|| self.record.clone());
         Settled { record, diff: self.diff(), new_problems, mended }
     }
 
@@ -247,14 +287,22 @@ impl Store {
             }
             match new {
                 Stored::Pod(p) => out.set_pods.push(p.clone()),
-                Stored::Config(c) => out.set_configs.push((key.clone(), c.clone())),
+                Stored::Config(data, meta) => {
+                    out.shown.push(config(key, data, meta));
+                    if !matches!(self.told.get(key), Some(Stored::Config(told, _)) if told == data) {
+                        out.set_configs.push((key.clone(), data.clone()));
+                    }
+                }
+                Stored::Other(value) => out.shown.push((**value).clone()),
                 Stored::Service(_) | Stored::Slice(_) => services_changed = true,
             }
         }
         for (key, old) in self.told.iter().filter(|(k, _)| !self.live.contains_key(k)) {
+            out.gone.push(key.clone());
             match old {
                 Stored::Pod(p) => out.remove_pods.push(p.uid()),
-                Stored::Config(_) => out.remove_configs.push(key.clone()),
+                Stored::Config(..) => out.remove_configs.push(key.clone()),
+                Stored::Other(_) => {}
                 Stored::Service(_) | Stored::Slice(_) => services_changed = true,
             }
         }
@@ -270,7 +318,7 @@ impl Store {
             match o {
                 Stored::Service(s) => services.push(s.clone()),
                 Stored::Slice(s) => slices.push(s.clone()),
-                Stored::Pod(_) | Stored::Config(_) => {}
+                Stored::Pod(_) | Stored::Config(..) | Stored::Other(_) => {}
             }
         }
         // Endpoints are not mirrored where the service has a selector.
@@ -295,13 +343,14 @@ fn stored(o: Object) -> Stored {
         Object::Pod(p) => Stored::Pod(Arc::from(p)),
         Object::Service(s) => Stored::Service(Arc::from(s)),
         Object::EndpointSlice(s) => Stored::Slice(Arc::from(s)),
-        Object::Config { data, .. } => Stored::Config(Arc::new(data)),
+        Object::Config { data, metadata, .. } => Stored::Config(Arc::new(data), Arc::from(metadata)),
+        Object::Other { value, .. } => Stored::Other(Arc::from(value)),
     }
 }
 
 /// What an API server refuses at an update of a ConfigMap or a Secret.
 fn unchangeable(old: &Stored, new: &Stored) -> Option<&'static str> {
-    let (Stored::Config(old), Stored::Config(new)) = (old, new) else { return None };
+    let (Stored::Config(old, _), Stored::Config(new, _)) = (old, new) else { return None };
     if old.immutable && old != new {
         return Some("Forbidden: field is immutable when `immutable` is set; the old one stays until the object is removed");
     }
@@ -353,6 +402,7 @@ fn begin(key: &Key, fixed: String, spec: String, mut incarnations: BTreeMap<Stri
         fixed,
         spec,
         incarnations,
+        owned: Map::new(),
         removed: None,
     }
 }
@@ -371,6 +421,36 @@ fn fill(o: &mut Stored, i: &Identity) {
         }
         Stored::Service(s) => wire(&mut Arc::make_mut(s).metadata),
         Stored::Slice(s) => wire(&mut Arc::make_mut(s).metadata),
-        Stored::Config(_) => {}
+        Stored::Config(_, m) => {
+            let m = Arc::make_mut(m);
+            m.uid.clone_from(&i.uid);
+            m.creation_timestamp = Some(i.created);
+        }
+        Stored::Other(value) => {
+            let value = Arc::make_mut(value);
+            write::meta::set(value, "uid", i.uid.clone());
+            write::meta::set(value, "creationTimestamp", i.created.rfc3339());
+        }
     }
+}
+
+/// A ConfigMap or Secret as the API shows it.
+fn config(key: &Key, data: &ConfigData, meta: &Meta) -> Value {
+    let base64 = |bytes: &[u8]| Value::from(STANDARD.encode(bytes));
+    let mut out = json!({"apiVersion": "v1", "kind": key.kind.as_str(), "metadata": meta});
+    let secret = key.kind == Kind::Secret;
+    for (name, bytes) in &data.data {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !secret && !data.binary.contains(name) => out["data"][name] = text.into(),
+            _ if secret => out["data"][name] = base64(bytes),
+            _ => out["binaryData"][name] = base64(bytes),
+        }
+    }
+    if secret {
+        out["type"] = data.kind.clone().into();
+    }
+    if data.immutable {
+        out["immutable"] = true.into();
+    }
+    out
 }

@@ -42,6 +42,46 @@ pub fn documents(text: &str) -> Vec<Document> {
         .collect()
 }
 
+/// One document with the mark that leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Empty, or `---` to the end of its line.
+    pub mark: &'a str,
+    pub body: &'a str,
+}
+
+/// A text cut into its documents; put together again they are the text, every byte of it.
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    for (_, piece) in split(text) {
+        let start = piece.as_ptr() as usize - text.as_ptr() as usize;
+        // What stands between the last document and this one is a mark, and goes with this one.
+        let before = &text[at..start];
+        let line = piece.find('\n').map_or(piece.len(), |n| n + 1);
+        // A mark may have the document, or its beginning, on its own line.
+        let is_mark = piece[..line].strip_prefix("---").is_some_and(|rest| rest.trim().is_empty() || rest.trim().starts_with('#'));
+        let cut = if is_mark { line } else { 0 };
+        let (mark, body) = if before.is_empty() { piece.split_at(cut) } else { (before, piece) };
+        out.push(Part { mark, body });
+        at = start + piece.len();
+    }
+    if at < text.len() {
+        out.push(Part { mark: &text[at..], body: "" });
+    }
+    out
+}
+
+/// The one document of a text.
+pub fn one(text: &str) -> Result<Value, String> {
+    let mut all = documents(text).into_iter();
+    match (all.next(), all.next()) {
+        (Some(d), None) => d.content.map_err(|m| m.message),
+        (None, _) => Err("there is nothing in it".into()),
+        (Some(_), Some(_)) => Err("it has more than one document".into()),
+    }
+}
+
 /// A stream of JSON values. None: the text is something else, perhaps YAML in flow style.
 fn json(text: &str) -> Option<Vec<Document>> {
     let mut out = Vec::new();

@@ -28,6 +28,11 @@ pub enum Event {
     SetPod(Arc<Pod>),
     /// A pod is no longer wanted: it ends with its grace.
     RemovePod(PodUid),
+    /// The same with a grace of its own, in seconds; of a pod that ends already it can only be shorter.
+    EndPod {
+        uid: PodUid,
+        grace: i64,
+    },
     /// All sources have told everything once: what nobody mentioned is not wanted.
     SourcesReady,
     SetConfig {

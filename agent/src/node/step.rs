@@ -37,7 +37,8 @@ fn only(uid: PodUid) -> BTreeSet<PodUid> {
 fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
     match e {
         Event::SetPod(pod) => set_pod(s, pod, now, out),
-        Event::RemovePod(uid) => remove_pod(s, &uid, TerminationCause::Deleted, now, out),
+        Event::RemovePod(uid) => remove_pod(s, &uid, TerminationCause::Deleted, None, now, out),
+        Event::EndPod { uid, grace } => remove_pod(s, &uid, TerminationCause::Deleted, Some(grace), now, out),
         Event::SourcesReady => {
             s.sources_ready = true;
             forget_strangers(s, out);
@@ -144,7 +145,7 @@ fn set_pod(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) ->
     let others: Vec<PodUid> = s.pods.values().filter(|e| e.desired.pod.object_name() == name).map(|e| e.desired.pod.uid()).collect();
     if !others.is_empty() {
         s.queued.insert(name, pod);
-        return others.into_iter().flat_map(|old| remove_pod(s, &old, TerminationCause::Replaced, now, out)).collect();
+        return others.into_iter().flat_map(|old| remove_pod(s, &old, TerminationCause::Replaced, None, now, out)).collect();
     }
     insert(s, pod, now, out);
     only(uid)
@@ -181,23 +182,38 @@ fn insert(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) {
     s.pods.insert(uid, e);
 }
 
-fn remove_pod(s: &mut NodeState, uid: &PodUid, why: TerminationCause, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
+fn remove_pod(
+    s: &mut NodeState,
+    uid: &PodUid,
+    why: TerminationCause,
+    grace: Option<i64>,
+    now: Now,
+    out: &mut Vec<Effect>,
+) -> BTreeSet<PodUid> {
     s.queued.retain(|_, p| p.uid() != *uid);
     let recovered = s.recovered.get(uid).and_then(|r| r.deletion);
     let Some(e) = s.pods.get_mut(uid) else { return BTreeSet::new() };
-    let grace = e.desired.pod.spec.termination_grace_period_seconds;
-    match &mut e.desired.life {
-        Life::Terminating(t) if t.removes_the_pod() => t.shorten(grace),
-        life => {
-            let (since, grace) = recovered.unwrap_or((now.wall, grace));
-            *life = Life::Terminating(Termination::new(since, grace, why));
-            let mut pod = (*e.desired.pod).clone();
-            pod.metadata.deletion_timestamp = Some((since + std::time::Duration::from_secs(grace.max(1).unsigned_abs())).truncated());
-            pod.metadata.deletion_grace_period_seconds = Some(grace);
-            e.desired.pod = Arc::new(pod);
-            out.push(Effect::RecordDeletion { uid: uid.clone(), since, grace });
+    let own = e.desired.pod.spec.termination_grace_period_seconds;
+    let (since, grace) = match &mut e.desired.life {
+        Life::Terminating(t) if t.removes_the_pod() => {
+            let before = t.grace();
+            t.shorten(grace.unwrap_or(own));
+            if t.grace() == before {
+                return only(uid.clone());
+            }
+            (t.since, i64::from(t.grace()))
         }
-    }
+        life => {
+            let (since, grace) = recovered.unwrap_or((now.wall, grace.unwrap_or(own)));
+            *life = Life::Terminating(Termination::new(since, grace, why));
+            (since, grace)
+        }
+    };
+    let mut pod = (*e.desired.pod).clone();
+    pod.metadata.deletion_timestamp = Some((since + std::time::Duration::from_secs(grace.max(1).unsigned_abs())).truncated());
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    e.desired.pod = Arc::new(pod);
+    out.push(Effect::RecordDeletion { uid: uid.clone(), since, grace });
     only(uid.clone())
 }
 

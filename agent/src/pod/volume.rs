@@ -205,4 +205,6 @@ pub struct ConfigData {
     /// Secrets only: `kubernetes.io/dockerconfigjson` and the like.
     pub kind: String,
     pub immutable: bool,
+    /// ConfigMaps only: keys that were given as bytes.
+    pub binary: std::collections::BTreeSet<String>,
 }

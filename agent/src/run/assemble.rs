@@ -12,9 +12,14 @@ use super::observe::Observer;
 use super::process::{self, Lock};
 use super::proxy_settings::{NoRange, ProxySettings};
 use super::runner::Runner;
+use super::api::auth::Credentials;
+use super::api::node_object::{self, About};
+use super::api::persist::Journal;
+use super::api::{self, Api, Door, Show};
 use super::server::{self, Changes, Server};
+use super::sources::door;
 use super::services::{self, Services};
-use super::sources::manifests::Manifests;
+use super::sources::manifests::{Manifests, Tell};
 use super::state_dir::StateDir;
 use super::{clock, lookout, tunables};
 use crate::cgroup::{CgroupValues, Driver, Layout, values};
@@ -59,6 +64,11 @@ pub struct Options {
     pub proxy_metrics: Option<std::net::SocketAddr>,
     /// First and last.
     pub node_ports: (u16, u16),
+    /// Where the API is served over TLS; None: on the socket alone.
+    pub api_address: Option<std::net::SocketAddr>,
+    /// Files: tokens (`token,user,uid,"group,group"`), and who has which role.
+    pub api_tokens: Option<PathBuf>,
+    pub api_roles: Option<PathBuf>,
     pub cluster_domain: String,
     pub node_name: String,
     pub cgroup_driver: Driver,
@@ -97,6 +107,8 @@ pub enum AssembleError {
     Listen(#[from] server::ListenError),
     #[error(transparent)]
     Lock(#[from] process::LockError),
+    #[error(transparent)]
+    Api(#[from] super::api::config::ConfigError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -114,6 +126,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tunables::set(std::path::Path::new("/proc/sys"));
     let services_ranges = ranges(&o)?;
     let node_ips = facts.host_ips.clone();
+    let runtime_version = format!("{}://{}", runtime.name, runtime.version);
     let config = node_config(&o, runtime.name, layout, cgroups.version() == Version::V2);
     let (to, events) = mpsc::channel(QUEUE);
     let (ask, questions) = mpsc::channel(QUEUE);
@@ -127,7 +140,10 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         spec: ServiceCidrSpec { cidrs: o.service_cidrs.clone() },
         ..ServiceCidr::default()
     })));
-    let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone()));
+    let rules = crate::manifest::Rules { node_ports: o.node_ports };
+    let (files, wishes) = door::door();
+    let show = Rc::new(Show::new(start_api(&o, &rules, files)?, &o.node_name));
+    let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone(), Some(show.clone())));
     tokio::task::spawn_local(services.clone().record_events());
     start_dns(&o, &services, &node_ips).await?;
     let observer = Observer::new(client.clone(), exited);
@@ -155,9 +171,14 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     };
     tokio::task::spawn_local(process::report(ask.clone(), programmed));
     tokio::task::spawn_local(process::trim());
+    let ask_node = ask.clone();
     let server =
         Server { ask, services: services.clone(), changes: changes.clone(), client: client.clone(), node_name: o.node_name.clone() };
-    tokio::task::spawn_local(server::serve(listener, Rc::new(server)));
+    show.api().set_node(Rc::new(server));
+    tokio::task::spawn_local(api::serve(show.api().clone(), Door::Unix(listener)));
+    let about = About { facts: facts.clone(), runtime: runtime_version, started: clock::now().wall };
+    tokio::task::spawn_local(node_object::keep(show.clone(), ask_node, about));
+    open_door(&o, show.api()).await?;
     let event_loop = EventLoop {
         node: NodeState::new(config, facts, recovered),
         recorder: Recorder::default(),
@@ -166,7 +187,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         images: Images::new(client.clone(), 1, to.clone()),
         runner: Runner::new(executor, to.clone(), o.parallel_starts),
         state,
-        listeners: vec![services.clone(), changes],
+        listeners: vec![services.clone(), changes, show.clone()],
         events,
         to_self: to.clone(),
         questions,
@@ -177,16 +198,50 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tokio::task::spawn_local(lookout::relist(observer.clone(), to.clone()));
     tokio::task::spawn_local(lookout::exits(client.clone(), observer, exits, to.clone()));
     tokio::task::spawn_local(lookout::events(client, to.clone()));
-    let rules = crate::manifest::Rules { node_ports: o.node_ports };
     let directory = Manifests::new(o.manifests.clone(), &o.state_dir, rules);
-    tokio::task::spawn_local(directory.run(to.clone(), Box::new(move |list, slices| services.set_objects(list, slices))));
+    let set_services = Box::new(move |list, slices| services.set_objects(list, slices));
+    tokio::task::spawn_local(directory.run(Tell { to: to.clone(), set_services, show: Some(show) }, wishes));
     event_loop.run().await;
+    Ok(())
+}
+
+/// The API of this node, without its doors.
+fn start_api(o: &Options, rules: &crate::manifest::Rules, files: door::Door) -> Result<Rc<Api>, AssembleError> {
+    let roles = match &o.api_roles {
+        Some(path) => super::api::config::roles(path)?,
+        None => crate::api::access::Roles::default(),
+    };
+    let context = crate::api::write::Context { rules: rules.clone(), node: o.node_name.clone(), lone: true };
+    let parts = api::Parts {
+        context,
+        roles,
+        credentials: Credentials::default(),
+        state: Some(Journal::open(&o.state_dir.join("api.jsonl"))?),
+        files: Some(Rc::new(files)),
+        node: None,
+        limits: api::Limits::default(),
+    };
+    Ok(Api::start(parts))
+}
+
+/// The port for clients that cannot use the socket, where one is wished for.
+async fn open_door(o: &Options, api: &Rc<Api>) -> Result<(), AssembleError> {
+    let Some(address) = o.api_address else { return Ok(()) };
+    let config = super::api::config::open(&o.state_dir, address, o.api_tokens.as_deref())?;
+    api.set_credentials(config.credentials);
+    api.set_issuer(config.issuer);
+    let at = |source| AssembleError::Api(super::api::config::ConfigError::Listen { address, source });
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(at)?;
+    tracing::info!(%address, "the API is served; longshore kubeconfig prints what kubectl needs");
+    let tls = config.tls;
+    tokio::task::spawn_local(api::serve(api.clone(), Door::Tls(listener, Arc::new(move || tls.clone()))));
     Ok(())
 }
 
 /// What the runtime says of itself at the start.
 struct Greeting {
     name: String,
+    version: String,
     driver: Driver,
 }
 
@@ -194,12 +249,12 @@ struct Greeting {
 /// that the configuration stands, and the node says why it does not serve.
 async fn greet(client: &Client, configured: Driver) -> Greeting {
     let deadline = tokio::time::Instant::now() + GREETING;
-    let name = loop {
+    let (name, version) = loop {
         match client.version().await {
-            Ok(v) => break v.runtime_name,
+            Ok(v) => break (v.runtime_name, v.runtime_version),
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 tracing::warn!(%error, "the runtime does not answer; going on as for containerd");
-                break "containerd".into();
+                break ("containerd".into(), "Unknown".into());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
@@ -213,7 +268,7 @@ async fn greet(client: &Client, configured: Driver) -> Greeting {
     if driver != configured {
         tracing::warn!(?driver, ?configured, "the runtime's cgroup driver is used instead of the configured one");
     }
-    Greeting { name, driver }
+    Greeting { name, version, driver }
 }
 
 /// The groups above all pods, bounded by what the machine has. Shares of the QoS classes follow their pods.

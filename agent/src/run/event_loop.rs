@@ -1,7 +1,7 @@
 //! Feeds events to the node and its effects to those who carry them out.
 
 use super::clock;
-use super::events::Recorder;
+use super::events::{Recorded, Recorder};
 use super::images::Images;
 use super::observe::{self, Observer};
 use super::prober;
@@ -28,7 +28,7 @@ pub trait PodListener {
     /// Every pod that is wanted was told of once.
     fn all_told(&self) {}
     /// An Event was recorded.
-    fn recorded(&self) {}
+    fn recorded(&self, _: &Recorded) {}
 }
 
 pub struct EventLoop {
@@ -134,7 +134,9 @@ impl EventLoop {
             }
             Effect::Event(e) => {
                 self.recorder.record(*e, clock::now().wall);
-                self.listeners.iter().for_each(|l| l.recorded());
+                if let Some(recorded) = self.recorder.last() {
+                    self.listeners.iter().for_each(|l| l.recorded(recorded));
+                }
             }
             Effect::RefreshVolumes { uid, volumes } => {
                 let executor = self.runner.executor().clone();

@@ -42,6 +42,11 @@ impl Recorder {
         }
     }
 
+    /// The one that was recorded last.
+    pub fn last(&self) -> Option<&Recorded> {
+        self.events.back()
+    }
+
     /// Oldest first by the last time each happened.
     pub fn list(&self) -> impl Iterator<Item = &Recorded> {
         self.events.iter()

@@ -3,6 +3,7 @@
 //! Everything here may do I/O and nothing here decides: what to do comes as effects, what happened goes
 //! back as events. `assemble` is the one place where the pieces are made and joined.
 
+pub mod api;
 pub mod assemble;
 pub mod cgroup_fs;
 pub mod clock;

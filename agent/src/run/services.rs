@@ -3,8 +3,9 @@
 //! Owns `lone::Lone` and the record of given addresses in the state directory. Decides nothing.
 
 use super::event_loop::PodListener;
-use super::server::ServiceView;
+use super::api::Show;
 use super::state_dir;
+use crate::api::resource::{SERVICES, SLICES};
 use crate::env::services::ServiceAddress;
 use crate::lone::addresses::Given;
 use crate::lone::{Lone, Output, endpoints};
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub struct Services {
     lone: RefCell<Lone>,
@@ -29,8 +30,8 @@ pub struct Services {
     to_node: mpsc::Sender<Event>,
     /// Services of the node itself, with their slices.
     own: RefCell<Vec<(Arc<Service>, Arc<EndpointSlice>)>>,
-    /// Ticks with every change, for watchers.
-    ticks: watch::Sender<u64>,
+    /// The API, where there is one.
+    show: Option<Rc<Show>>,
 }
 
 /// Reads the record of given addresses; one that cannot be read is told and begun anew.
@@ -46,14 +47,14 @@ pub fn given(state_dir: &Path) -> BTreeMap<String, Given> {
 }
 
 impl Services {
-    pub fn new(lone: Lone, dataplane: Option<Dataplane>, state_dir: &Path, to_node: mpsc::Sender<Event>) -> Services {
+    pub fn new(lone: Lone, dataplane: Option<Dataplane>, state_dir: &Path, to_node: mpsc::Sender<Event>, show: Option<Rc<Show>>) -> Services {
         Services {
             lone: RefCell::new(lone),
             dataplane,
             record: state_dir.join("services.json"),
             to_node,
             own: RefCell::default(),
-            ticks: watch::Sender::new(0),
+            show,
         }
     }
 
@@ -96,9 +97,6 @@ impl Services {
     }
 
     fn carry_out(&self, out: Vec<Output>) {
-        if !out.is_empty() {
-            self.ticks.send_modify(|n| *n = n.wrapping_add(1));
-        }
         for o in out {
             match o {
                 Output::Record(given) => {
@@ -115,6 +113,15 @@ impl Services {
     }
 
     fn program(&self, change: Change) {
+        if let Some(show) = &self.show {
+            match &change {
+                Change::SetService(s) => show.service(s),
+                Change::DeleteService { namespace, name } => show.gone(SERVICES, namespace, name),
+                Change::SetSlice(s) => show.slice(s),
+                Change::DeleteSlice { namespace, name } => show.gone(SLICES, namespace, name),
+                _ => {}
+            }
+        }
         if let Some(d) = &self.dataplane {
             d.apply(change);
         }
@@ -172,20 +179,6 @@ impl Services {
                 let _ = to.send(event).await;
             });
         }
-    }
-}
-
-impl ServiceView for Services {
-    fn services(&self) -> Vec<Arc<Service>> {
-        Services::services(self)
-    }
-
-    fn slices(&self) -> Vec<Arc<EndpointSlice>> {
-        Services::slices(self)
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.ticks.subscribe()
     }
 }
 

@@ -72,6 +72,12 @@ pub struct StateError {
     source: std::io::Error,
 }
 
+impl StateError {
+    pub fn new(path: &Path, source: std::io::Error) -> StateError {
+        StateError { path: path.to_owned(), source }
+    }
+}
+
 fn at<T>(path: &Path, r: std::io::Result<T>) -> Result<T, StateError> {
     r.map_err(|source| StateError { path: path.to_owned(), source })
 }

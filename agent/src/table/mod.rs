@@ -6,6 +6,7 @@
 pub mod age;
 pub mod endpoints;
 pub mod events;
+pub mod objects;
 pub mod pods;
 pub mod services;
 

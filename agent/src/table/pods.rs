@@ -8,7 +8,7 @@ use crate::pod::{Container, ContainerRestartPolicy};
 use crate::time::Wall;
 
 pub fn table(pods: &[PodObject], now: Wall) -> Table {
-    let mut t = Table::new(&["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"], 5);
+    let mut t = Table::new(&["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED NODE", "READINESS GATES"], 5);
     t.rows = pods.iter().map(|p| row(p, now)).collect();
     t
 }
@@ -27,7 +27,17 @@ fn row(p: &PodObject, now: Wall) -> Vec<String> {
         age(p.metadata.creation_timestamp, now),
         or_none(&p.status.pod_ip),
         or_none(&p.spec.node_name),
+        // No scheduler nominates anything here.
+        "<none>".into(),
+        gates(p),
     ]
+}
+
+/// How many of its readiness gates are open: `1/2`.
+fn gates(p: &PodObject) -> String {
+    let all = &p.spec.readiness_gates;
+    let open = all.iter().filter(|g| condition(p, &g.condition_type)).count();
+    if all.is_empty() { "<none>".into() } else { format!("{open}/{}", all.len()) }
 }
 
 /// A pod in short.

@@ -9,7 +9,7 @@ fn render(o: &Object) -> Value {
         Object::Pod(p) => ("Pod", "v1", serde_json::to_value(p).unwrap()),
         Object::Service(s) => ("Service", "v1", serde_json::to_value(s).unwrap()),
         Object::EndpointSlice(s) => ("EndpointSlice", "discovery.k8s.io/v1", serde_json::to_value(s).unwrap()),
-        Object::Config { .. } => panic!("not rendered"),
+        Object::Config { .. } | Object::Other { .. } => panic!("not rendered"),
     };
     v["kind"] = kind.into();
     v["apiVersion"] = version.into();

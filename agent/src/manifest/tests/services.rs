@@ -144,7 +144,8 @@ subsets:
 ";
     let c = read("f", text, &Rules::default());
     assert_eq!(c.problems, []);
-    let slices: Vec<_> = c.objects.iter().map(|o| if let Object::EndpointSlice(s) = o { &**s } else { panic!() }).collect();
+    assert_eq!(c.objects[0].key().to_string(), "Endpoints default/db");
+    let slices: Vec<_> = c.objects[1..].iter().map(|o| if let Object::EndpointSlice(s) = o { &**s } else { panic!() }).collect();
     let brief: Vec<_> = slices
         .iter()
         .map(|s| {
@@ -167,7 +168,8 @@ subsets:
     assert_eq!(slices[1].endpoints[0].hostname.as_deref(), Some("one"));
     assert_eq!(slices[2].ports[0].protocol.as_deref(), Some("UDP"));
     let skipped = text.replace("{team: a}", "{endpointslice.kubernetes.io/skip-mirror: \"true\"}");
-    assert_eq!(read("f", &skipped, &Rules::default()), crate::manifest::Contents::default());
+    let skipped = read("f", &skipped, &Rules::default());
+    assert_eq!((skipped.objects.len(), skipped.problems), (1, vec![]), "only the Endpoints themselves");
     assert_eq!(
         told("apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\nsubsets: [{addresses: [{ip: x}], ports: [{name: a}]}, {}]\n"),
         [

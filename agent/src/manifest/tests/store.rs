@@ -1,5 +1,5 @@
 use crate::manifest::store::{Diff, Record, Settled, Store};
-use crate::manifest::{Contents, Rules, read};
+use crate::manifest::{Contents, Key, Kind, Rules, read};
 use crate::pod::Pod;
 use crate::time::Wall;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ fn a_pod_comes_changes_is_replaced_and_goes() {
     assert!(![&p1.metadata.uid, &p3.metadata.uid].contains(&&back.metadata.uid), "the form is the first, the pod is not");
 
     let gone = d.remove("a.yaml");
-    assert_eq!(gone.diff, Diff { remove_pods: vec![back.uid()], ..Diff::default() });
+    let key = Key { kind: Kind::Pod, namespace: "default".into(), name: "web".into() };
+    assert_eq!(gone.diff, Diff { remove_pods: vec![back.uid()], gone: vec![key], ..Diff::default() });
     let reborn = only(&d.set("a.yaml", &pod("web", "x:1", "run")));
     assert!(![&p1.metadata.uid, &back.metadata.uid].contains(&&reborn.metadata.uid));
 }

@@ -14,9 +14,6 @@ pub fn pod(p: &Pod, out: &mut Faults) {
     let path = Path::root("spec");
     volume::check(&p.spec.volumes, &path.child("volumes"), out);
     containers(p, &path, out);
-    if !p.spec.ephemeral_containers.is_empty() {
-        out.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
-    }
     times(&p.spec, &path, out);
     names_of(&p.spec, &path, out);
     dns(&p.spec, &path, out);

@@ -4,6 +4,7 @@ use crate::node::NodeState;
 use crate::pod::PodUid;
 use crate::pod::status::PodStatus;
 use crate::run::event_loop::PodListener;
+use crate::run::events::Recorded;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ impl PodListener for Changes {
         self.ticks.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    fn recorded(&self) {
+    fn recorded(&self, _: &Recorded) {
         self.ticks.send_modify(|n| *n = n.wrapping_add(1));
     }
 }

@@ -1,9 +1,9 @@
-//! The socket itself: where it is, who may use it.
+//! The socket itself: where it is. Who may use it is settled by its mode, and by the peer's credentials when it connects.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "longshore.sock";
@@ -26,10 +26,4 @@ pub fn listen(run_dir: &Path) -> Result<UnixListener, ListenError> {
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(socket)?;
     std::fs::rename(&beside, &path).map_err(socket)?;
     Ok(listener)
-}
-
-/// Root, or the user that the daemon runs as.
-pub fn may_talk(stream: &UnixStream) -> bool {
-    let own = nix::unistd::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == own)
 }

@@ -1,7 +1,8 @@
 //! Reads log files and follows them: over rotations, and over restarts of the container.
 
 use super::{Answer, Server, stream};
-use crate::api::{Failure, Kind, Query};
+use crate::api::resource::PODS;
+use crate::api::{Failure, Query};
 use crate::log::{self, Options, Printer};
 use crate::node::NodeState;
 use crate::plan::Life;
@@ -120,7 +121,7 @@ fn options(query: &Query, now: Wall) -> Result<Options, Failure> {
 }
 
 fn run_of(n: &NodeState, namespace: &str, name: &str, container: &str, previous: bool) -> Result<Run, Failure> {
-    let e = n.by_name(namespace, name).ok_or_else(|| Failure::not_found(Kind::Pod, name))?;
+    let e = n.by_name(namespace, name).ok_or_else(|| Failure::missing(PODS.subject(name)))?;
     let status = e.status.clone().unwrap_or_default();
     let (container, id) = log::choose(&e.desired.pod, &status, container, previous)?;
     let record = e.observed.by_id(&id);

@@ -1,74 +1,43 @@
-//! The daemon's socket: the Kubernetes API's paths over HTTP/1.1, for root on this machine.
+//! What only the node itself can answer: logs, commands, forwarded ports, and why a pod is as it is.
 //!
-//! Owns the socket and its connections. Asks the node's owner through the event loop, between two events;
-//! must never keep a copy of state or change any. Who may talk is settled by the socket's mode and the
-//! peer's credentials, before a byte is read. Tests: `tests/tests/cli.rs`.
+//! Asks the node's owner through the event loop, between two events; must never keep a copy of state or change
+//! any. Objects are the API's business (`run::api`). Tests: `tests/tests/process_cli.rs`, `process_api.rs`,
+//! `runtime_cli.rs`.
 
-mod body;
 mod changes;
 mod exec;
+mod forward;
 mod listen;
 mod logs;
-mod objects;
-pub mod services;
+mod proxy;
+mod relay;
 
 pub use changes::Changes;
 pub use listen::{ListenError, SOCKET, listen};
-pub use services::ServiceView;
 
+use super::api::{Answer, Node, Reply, json, stream};
 use super::event_loop::Question;
 use super::events::Recorder;
-use crate::api::{Failure, Kind, Query, Route, route};
+use crate::api::request::Request;
+use crate::api::resource::{NODES, PODS, SERVICES};
+use crate::api::{Failure, Query, route};
 use crate::node::NodeState;
 use crate::run::clock;
 use crate::why;
-use body::Reply;
-use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode, header};
 use longshore_cri::client::Client;
-use std::convert::Infallible;
 use std::rc::Rc;
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-/// What the server needs of the daemon.
+/// What it needs of the daemon.
+#[derive(Clone)]
 pub struct Server {
     pub ask: mpsc::Sender<Question>,
-    pub services: Rc<dyn ServiceView>,
     pub changes: Rc<Changes>,
     pub client: Client,
     pub node_name: String,
-}
-
-type Answer = Result<Response<Reply>, Failure>;
-
-/// Serves for ever.
-pub async fn serve(listener: UnixListener, server: Rc<Server>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) if listen::may_talk(&stream) => {
-                let server = server.clone();
-                tokio::task::spawn_local(async move {
-                    let service = hyper::service::service_fn(move |r| {
-                        let server = server.clone();
-                        async move { Ok::<_, Infallible>(server.answer(r).await) }
-                    });
-                    let io = hyper_util::rt::TokioIo::new(stream);
-                    let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades();
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "a client's connection broke");
-                    }
-                });
-            }
-            Ok(_) => tracing::warn!("a client that is neither root nor this daemon's user was turned away"),
-            Err(error) => {
-                // Out of descriptors, most likely: give others time to end.
-                tracing::warn!(%error, "a connection could not be taken");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
+    pub services: Rc<super::services::Services>,
 }
 
 impl Server {
@@ -84,73 +53,49 @@ impl Server {
         from.await.map_err(|_| ending())
     }
 
-    async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<Reply> {
-        match self.route(request).await {
-            Ok(r) => r,
-            Err(f) => {
-                let status = StatusCode::from_u16(f.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                with_status(status, "application/json", f.body())
+    async fn why(self, namespace: String, name: String) -> Answer {
+        let pod = name.clone();
+        let told = self.ask(move |n, _| why::why(n, &namespace, &pod, clock::now())).await?;
+        let unknown = || {
+            let mut f = Failure::missing(PODS.subject(&name));
+            f.message.push_str("; if its manifest is there, longshore check DIR tells what is wrong with it");
+            f
+        };
+        let told = told.ok_or_else(unknown)?;
+        Ok(json(&serde_json::to_value(&told).expect("plain data serialises")))
+    }
+}
+
+impl Node for Server {
+    fn connect(&self, to: Request, request: hyper::Request<Incoming>) -> LocalBoxFuture<'static, Answer> {
+        let server = Rc::new(self.clone());
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        Box::pin(async move {
+            let (namespace, name) = (to.namespace.clone(), to.name.clone());
+            match (to.resource, to.sub.as_str()) {
+                (PODS, "log") => server.log(namespace, name, &query).await,
+                (PODS, "exec") => server.exec(namespace, name, &query, request).await,
+                (PODS, "attach") => server.attach(namespace, name, &query, request).await,
+                (PODS, "portforward") => server.port_forward(namespace, name, &query, request).await,
+                (PODS | SERVICES, "proxy") => server.proxy(to, request).await,
+                (NODES, _) => Err(Failure::new(503, "ServiceUnavailable", "this node has no kubelet port to be asked")),
+                _ => Err(Failure::no_such_path(request.uri().path())),
             }
-        }
+        })
     }
 
-    async fn route(self: Rc<Self>, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path().to_owned();
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let Some(to) = route::route(&path) else { return Err(Failure::no_such_path(&path)) };
-        let method = request.method().clone();
-        let allowed = match to {
-            Route::Exec { .. } => matches!(method, Method::GET | Method::POST),
-            _ => matches!(method, Method::GET | Method::HEAD),
-        };
-        if !allowed {
-            return Err(Failure::method_not_allowed(method.as_str(), &path));
-        }
-        match to {
-            Route::Healthz => Ok(with_status(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
-            Route::Version => Ok(json(version(&self.node_name))),
-            Route::List { kind, namespace } if query.flag("watch")? => self.watch(kind, namespace, &query),
-            Route::List { kind, namespace } => self.list(kind, namespace.as_deref()).await,
-            Route::Get { kind, namespace, name } => self.get(kind, &namespace, &name).await,
-            Route::Log { namespace, name } => self.log(namespace, name, &query).await,
-            Route::Exec { namespace, name } => self.exec(namespace, name, &query, request).await,
-            Route::Why { namespace, name } => {
-                let pod = name.clone();
-                let told = self.ask(move |n, _| why::why(n, &namespace, &pod, clock::now())).await?;
-                let unknown = || {
-                    let mut f = Failure::not_found(Kind::Pod, &name);
-                    f.message.push_str("; if its manifest is there, longshore check DIR tells what is wrong with it");
-                    f
-                };
-                let told = told.ok_or_else(unknown)?;
-                Ok(json(serde_json::to_vec(&told).expect("plain data serialises")))
-            }
+    fn other(&self, path: &str, _: &hyper::Request<Incoming>) -> Option<LocalBoxFuture<'static, Answer>> {
+        let server = self.clone();
+        match route::route(path)? {
+            route::Route::Why { namespace, name } => Some(Box::pin(server.why(namespace, name))),
+            route::Route::Version => Some(Box::pin(async move { Ok(json(&version(&server.node_name))) })),
         }
     }
 }
 
-fn version(node: &str) -> Vec<u8> {
-    let v = serde_json::json!({
+fn version(node: &str) -> serde_json::Value {
+    serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"), "kubernetes": crate::KUBERNETES_VERSION, "gitVersion": crate::KUBERNETES_VERSION,
         "major": "1", "minor": "36", "platform": format!("linux/{}", crate::run::assemble::architecture()), "node": node, "pid": std::process::id(),
-    });
-    serde_json::to_vec(&v).expect("plain data serialises")
-}
-
-fn json(bytes: Vec<u8>) -> Response<Reply> {
-    with_status(StatusCode::OK, "application/json", bytes)
-}
-
-fn with_status(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Response<Reply> {
-    let mut r = Response::new(Reply::whole(bytes));
-    *r.status_mut() = status;
-    r.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    r
-}
-
-/// A response whose end is not known yet.
-fn stream(kind: &'static str, from: mpsc::Receiver<Bytes>) -> Response<Reply> {
-    let mut r = Response::new(Reply::Stream(from));
-    r.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    r
+    })
 }

@@ -36,6 +36,11 @@ fn stamp(m: &fs::Metadata, alone: bool) -> Stamp {
     Stamp { identity: (m.dev(), m.ino(), m.len()), modified: (m.mtime(), m.mtime_nsec()), changed: (m.ctime(), m.ctime_nsec()), alone }
 }
 
+/// Of one file. None: it is not there, or cannot be looked at.
+pub fn stamp_of(path: &Path, alone: bool) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|m| stamp(&m, alone))
+}
+
 /// Whether a file of this name is a manifest.
 pub fn is_manifest(name: &str) -> bool {
     let ending = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();

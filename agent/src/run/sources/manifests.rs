@@ -5,13 +5,18 @@
 //! being written, nor before the record of identities is on disk. Tests: `agent/tests/manifests_dir.rs`.
 
 use super::files::{self, Listing, Stamp};
+use super::door::Wish;
 use super::watch::{Nudge, Watch};
+use crate::api::resource::Id;
+use crate::api::store::Name;
 use crate::manifest::store::{Diff, Record, Settled, Store};
-use crate::manifest::{self, Contents, Kind, Problem, Rules};
+use crate::manifest::{self, Contents, Key, Kind, Problem, Rules};
 use crate::node::Event;
 use crate::pod::Referent;
+use crate::run::api::Show;
 use crate::run::{clock, state_dir};
 use longshore_dataplane::wire::{EndpointSlice, Service};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,17 +43,17 @@ const LARGE: usize = 1 << 20;
 
 /// A source of objects: a directory, or a single file.
 pub struct Manifests {
-    path: PathBuf,
-    rules: Rules,
+    pub(super) path: PathBuf,
+    pub(super) rules: Rules,
     record: PathBuf,
     copies_dir: PathBuf,
-    store: Store,
+    pub(super) store: Store,
     /// As each file was when it was read last.
-    stamps: BTreeMap<String, Stamp>,
+    pub(super) stamps: BTreeMap<String, Stamp>,
     /// Since when each file is missing.
     missing: BTreeMap<String, Instant>,
     /// Texts read in this round, for the copies.
-    fresh: BTreeMap<String, String>,
+    pub(super) fresh: BTreeMap<String, String>,
     /// Digests of the copies.
     copies: BTreeMap<String, [u8; 32]>,
     /// Those of the directory itself.
@@ -73,6 +78,33 @@ impl Problems {
 
 /// Takes the services and slices of the directory, whole.
 pub type SetServices = Box<dyn Fn(Vec<Arc<Service>>, Vec<Arc<EndpointSlice>>)>;
+
+/// Who is told of changes.
+pub struct Tell {
+    pub to: mpsc::Sender<Event>,
+    pub set_services: SetServices,
+    /// The API, where there is one.
+    pub show: Option<Rc<Show>>,
+}
+
+impl Tell {
+    pub(super) async fn event(&self, e: Event) {
+        // Without a node nobody needs to know.
+        let _ = self.to.send(e).await;
+    }
+
+    pub(super) fn own(&self, id: Id, name: &Name, owned: Map<String, Value>) {
+        if let Some(show) = &self.show {
+            show.own(id, name, owned);
+        }
+    }
+
+    pub(super) fn gone(&self, key: &Key) {
+        if let Some(show) = &self.show {
+            show.gone(key.kind.id(), &key.namespace, &key.name);
+        }
+    }
+}
 
 impl Manifests {
     /// Reads what the process before left in the state directory.
@@ -120,20 +152,18 @@ impl Manifests {
     }
 
     /// Watches until the receiver goes away.
-    pub async fn run(mut self, to: mpsc::Sender<Event>, set_services: SetServices) {
+    pub async fn run(mut self, tell: Tell, mut wishes: mpsc::Receiver<Wish>) {
         let mut watch = Watch::new(&self.path);
         let mut ready = false;
-        while !to.is_closed() {
+        self.tell_owned(&tell);
+        while !tell.to.is_closed() {
             let there = watch.arm();
-            let busy = self.scan(&watch).await;
-            let settled = self.settle();
-            if !self.tell(settled, &to, &set_services).await {
-                return;
-            }
+            let busy = self.scan(Some(&watch)).await;
+            self.conclude(&tell).await;
             // Nobody waits for the disk.
             self.copy();
             self.sync().await;
-            if !ready && to.send(Event::SourcesReady).await.is_err() {
+            if !ready && tell.to.send(Event::SourcesReady).await.is_err() {
                 return;
             }
             ready = true;
@@ -143,8 +173,15 @@ impl Manifests {
                 None => ABSENT,
             };
             let heard = tokio::select! {
-                () = to.closed() => return,
+                () = tell.to.closed() => return,
                 n = watch.heard(wait) => n,
+                Some(wish) = wishes.recv() => {
+                    self.grant(wish, &tell).await;
+                    while let Ok(wish) = wishes.try_recv() {
+                        self.grant(wish, &tell).await;
+                    }
+                    continue;
+                }
             };
             if heard == Nudge::Heard {
                 watch.drain(COALESCE).await;
@@ -152,8 +189,26 @@ impl Manifests {
         }
     }
 
+    /// What the server owned before the daemon started.
+    fn tell_owned(&self, tell: &Tell) {
+        for (key, owned) in self.store.all_owned() {
+            tell.own(key.kind.id(), &Name::new(&key.namespace, &key.name), owned.clone());
+        }
+    }
+
+    /// Reads what changed, and tells.
+    pub(super) async fn look(&mut self, tell: &Tell) {
+        self.scan(None).await;
+        self.conclude(tell).await;
+    }
+
+    pub(super) async fn conclude(&mut self, tell: &Tell) {
+        let settled = self.settle();
+        self.tell(settled, tell).await;
+    }
+
     /// Reads what changed. Some: something is under way; look again then.
-    async fn scan(&mut self, watch: &Watch) -> Option<Duration> {
+    async fn scan(&mut self, watch: Option<&Watch>) -> Option<Duration> {
         self.directory.clear();
         let listing = match files::list(&self.path) {
             Ok(l) => l,
@@ -167,7 +222,7 @@ impl Manifests {
         };
         let mut busy = self.missing(&listing);
         for (name, stamp) in listing.files {
-            if let Some(wait) = watch.being_written(&name, stamp.alone) {
+            if let Some(wait) = watch.and_then(|w| w.being_written(&name, stamp.alone)) {
                 busy.push(wait);
             } else if self.stamps.get(&name) != Some(&stamp) {
                 self.read(&name, stamp).await;
@@ -280,9 +335,20 @@ impl Manifests {
         }
     }
 
-    /// False: nobody listens any more.
-    async fn tell(&self, settled: Settled, to: &mpsc::Sender<Event>, set_services: &SetServices) -> bool {
-        let Diff { set_configs, remove_configs, services, set_pods, remove_pods } = settled.diff;
+    async fn tell(&self, settled: Settled, tell: &Tell) {
+        let Diff { set_configs, remove_configs, services, set_pods, remove_pods, shown, gone } = settled.diff;
+        if let Some(show) = &tell.show {
+            for object in shown {
+                let (version, kind) = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
+                if let Some(id) = Id::of_kind(version, kind) {
+                    show.set(id, object);
+                }
+            }
+            // Pods and services go when whoever runs them says so.
+            for key in gone.iter().filter(|k| matches!(k.kind, Kind::ConfigMap | Kind::Secret | Kind::Other(_))) {
+                tell.gone(key);
+            }
+        }
         let referent = |k: Kind| if k == Kind::Secret { Referent::Secret } else { Referent::ConfigMap };
         let mut events: Vec<Event> = Vec::new();
         events.extend(set_configs.into_iter().map(|(k, data)| Event::SetConfig {
@@ -298,17 +364,14 @@ impl Manifests {
         }));
         // Before the pods: their environments announce the services.
         if let Some((services, slices)) = services {
-            set_services(services, slices);
+            (tell.set_services)(services, slices);
         }
         events.extend(set_pods.into_iter().map(Event::SetPod));
         events.extend(remove_pods.into_iter().map(Event::RemovePod));
         events.extend(settled.new_problems.iter().map(invalid));
         for e in events {
-            if to.send(e).await.is_err() {
-                return false;
-            }
+            tell.event(e).await;
         }
-        true
     }
 }
 

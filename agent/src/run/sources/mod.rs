@@ -1,8 +1,10 @@
 //! Where objects come from.
 
+pub mod door;
 mod files;
 pub mod manifests;
 mod watch;
+mod wishes;
 
 pub use files::{list, text};
 pub use watch::Watch;
