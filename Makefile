@@ -73,6 +73,7 @@ test-namespaces: ## real rules and real packets between network namespaces: need
 test-runtime: ## real pods on containerd 1.6 and 2.x: needs root
 	@tests/setup/packages.sh runtime namespaces
 	@tests/setup/containerd2.sh >/dev/null
+	@tests/setup/kubectl.sh >/dev/null
 	$(call tier,10m,$(RUNTIME))
 
 test-kernels: ## in User-mode Linux and QEMU: needs root
@@ -90,6 +91,7 @@ bench: ## what a node and its parts cost, beside the floor; takes minutes
 	@tests/setup/packages.sh build runtime namespaces
 	$(CARGO) build --release -p longshore
 	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench --profile $(PROFILE) -p longshore-tests --bench node
+	$(CARGO) bench --profile $(PROFILE) -p longshore --bench api
 	$(CARGO) bench -p longshore-dataplane --bench pipeline
 
 bench-proxy: ## service proxies side by side, with connect() as the clock; PROXY="1000 --other 'COMMAND'", PROXY=--help

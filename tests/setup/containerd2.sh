@@ -1,71 +1,7 @@
 #!/bin/sh
 # Unpacks Debian unstable's containerd (2.x) beside the machine's own and prints the path of its
-# binary: containerd2.sh [DIRECTORY]. Nothing is installed and apt's configuration stays as it is: the
-# lists and the download live in DIRECTORY, the mirror is the one that apt already uses, and apt
-# checks the signatures with Debian's keyring. A second call answers from the directory.
+# binary: containerd2.sh [DIRECTORY]. Nothing is installed.
 set -eu
-
-directory=${1:-/var/cache/longshore-tests/containerd2}
-binary=$directory/root/usr/bin/containerd
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-
-if [ -x "$binary" ]; then
-    echo "$binary"
-    exit 0
-fi
-
-fail() {
-    echo "containerd2.sh: $*" >&2
-    exit 1
-}
-
-command -v apt-get >/dev/null || fail "apt-get is needed"
-[ -r "$keyring" ] || fail "the package debian-archive-keyring is needed"
-
-targets() {
-    apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages'
-}
-mirror=$(targets | sed -n 's/^Debian main //p' | grep -v security | head -n 1)
-if [ -z "$mirror" ]; then
-    [ "$(id -u)" != 0 ] || apt-get update >&2
-    mirror=$(targets | sed -n 's/^Debian main //p' | grep -v security | head -n 1)
-fi
-[ -n "$mirror" ] || fail "apt knows no Debian mirror"
-
-# Unpacked aside and renamed, so that an interrupted call leaves nothing that looks finished; one call
-# at a time.
-mkdir -p "$directory"
-exec 9>"$directory/lock"
-flock 9
-if [ -x "$binary" ]; then
-    echo "$binary"
-    exit 0
-fi
-work=$(mktemp -d "$directory/work.XXXXXX")
-trap 'rm -rf "$work"' EXIT INT TERM
-# apt drops its privileges for downloads.
-chmod 755 "$work"
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/download"
-if id _apt >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
-    chown _apt "$work/download" "$work/lists/partial" "$work/cache/archives/partial"
-fi
-cat >"$work/unstable.sources" <<SOURCES
-Types: deb
-URIs: $mirror
-Suites: sid
-Components: main
-Signed-By: $keyring
-SOURCES
-private() {
-    apt-get -q -o "Dir::Etc::SourceList=$work/unstable.sources" -o Dir::Etc::SourceParts=- \
-        -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" \
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-        -o Acquire::Languages=none "$@" >&2
-}
-private update
-(cd "$work/download" && private download containerd)
-dpkg-deb -x "$work"/download/containerd_*.deb "$work/root"
-"$work/root/usr/bin/containerd" --version >&2 || fail "unstable's containerd does not run here"
-rm -rf "$directory/root"
-mv "$work/root" "$directory/root"
+binary=$("$(dirname "$0")/unstable.sh" containerd usr/bin/containerd "${1:-/var/cache/longshore-tests/containerd2}")
+"$binary" --version >&2 || { echo "containerd2.sh: unstable's containerd does not run here" >&2; exit 1; }
 echo "$binary"

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fake_node;
 pub mod home;
 pub mod image;
+pub mod kubectl;
 pub mod net;
 pub mod pods;
 pub mod process;
