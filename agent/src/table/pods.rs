@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_healthy_pod_is_running() {
         let p = pod(two(), json!({"phase": "Running", "podIP": "10.1.1.1", "containerStatuses": [running("a", true), running("b", true)]}));
-        assert_eq!(row(&p, Wall::from_seconds(60)), ["web", "2/2", "Running", "0", "60s", "10.1.1.1", "<none>"]);
+        assert_eq!(row(&p, Wall::from_seconds(60)), ["web", "2/2", "Running", "0", "60s", "10.1.1.1", "<none>", "<none>", "<none>"]);
     }
 
     #[test]

@@ -11,18 +11,29 @@ fn empty(id: Id) -> Value {
     match id {
         PODS => json!({"metadata": {}, "spec": {"containers": []}, "status": {}}),
         SERVICES => json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}}),
-        _ if matches!(id.row().kind, "Event") => json!({"metadata": {}, "involvedObject": {}, "source": {}}),
+        _ if matches!(id.row().kind, "Event") => json!({"metadata": {}, "source": {}}),
         _ => json!({"metadata": {}, "spec": {}, "status": {}}),
     }
 }
 
-/// What every object of the kind has from the beginning belongs to nobody.
-pub fn disown(object: &mut Value, id: Id) {
+/// What every object of the kind has from the beginning belongs to nobody, nor what the server filled in that is not
+/// in `written`.
+pub fn disown(object: &mut Value, id: Id, written: &Value) {
     let empty = empty(id);
     for entry in object["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
-        strip(&mut entry["fieldsV1"], &empty);
+        let fields = &mut entry["fieldsV1"];
+        strip(fields, &empty);
+        for path in FILLED.iter().filter(|p| written.pointer(p).is_none()) {
+            let Some((parent, name)) = path.rsplit_once('/') else { continue };
+            let place = parent.replace('/', "/f:");
+            let place = fields.pointer_mut(&place).and_then(Value::as_object_mut);
+            place.map(|m| m.remove(&format!("f:{name}")));
+        }
     }
 }
+
+/// Fields that [`canonical`] fills in after an API server has noted who wrote what.
+const FILLED: &[&str] = &["/spec/clusterIPs", "/spec/ipFamilies", "/spec/ipFamilyPolicy", "/reportingComponent", "/reportingInstance"];
 
 fn strip(fields: &mut Value, skeleton: &Value) {
     let (Value::Object(fields), Value::Object(skeleton)) = (fields, skeleton) else { return };

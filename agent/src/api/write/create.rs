@@ -32,7 +32,7 @@ pub fn create(mut object: Value, r: &Request, old: Option<&Value>, caller: &Call
     meta::of(&mut object).remove("managedFields");
     let version = id.row().api_version();
     let mut object = patch::track(&Value::Null, &object, check::shape_of(id), &caller.editor(id, &version, ""));
-    canonical::disown(&mut object, id);
+    canonical::disown(&mut object, id, authored.as_ref().unwrap_or(&Value::Null));
     identify(&mut object, id, caller, context);
     Ok(Outcome { warnings, authored, ..Outcome::new(Effect::Put(object), 201) })
 }

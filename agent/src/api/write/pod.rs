@@ -66,7 +66,7 @@ pub fn resize(object: &Value, old: &Value, context: &Context) -> Result<Value, F
     let mut new = old.clone();
     for list in ["containers", "initContainers"] {
         let wanted = object["spec"][list].as_array().cloned().unwrap_or_default();
-        for c in new["spec"][list].as_array_mut().into_iter().flatten() {
+        for c in new["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(w) = wanted.iter().find(|w| w["name"] == c["name"]) else { continue };
             for field in ["resources", "resizePolicy"] {
                 match w.get(field) {
@@ -78,7 +78,9 @@ pub fn resize(object: &Value, old: &Value, context: &Context) -> Result<Value, F
             }
         }
     }
-    new["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
+    if let Some(managed) = object["metadata"].get("managedFields") {
+        meta::set(&mut new, "managedFields", managed.clone());
+    }
     let new = check::complete(new, PODS, context)?;
     if quality(&new) != quality(old) {
         let mut faults = Faults::default();

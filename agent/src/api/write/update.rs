@@ -121,7 +121,9 @@ pub fn part(object: &Value, old: &Value, path: &[&str]) -> Value {
     let new = path.iter().fold(object, |v, field| &v[*field]);
     let place = path.iter().fold(&mut out, |v, field| &mut v[*field]);
     *place = new.clone();
-    out["metadata"]["managedFields"] = object["metadata"]["managedFields"].clone();
+    if let Some(managed) = object["metadata"].get("managedFields") {
+        meta::set(&mut out, "managedFields", managed.clone());
+    }
     out
 }
 
