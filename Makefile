@@ -81,9 +81,10 @@ test-kernels: ## in User-mode Linux and QEMU: needs root
 	@tests/setup/kernel.sh >/dev/null
 	$(call tier,8m,$(KERNELS))
 
-soak: ## the laws over many more worlds, and an hour of churn under kill -9
-	@tests/setup/packages.sh build runtime
+soak: ## the laws over many more worlds, services that change for minutes, and an hour of churn under kill -9
+	@tests/setup/packages.sh build runtime namespaces
 	LONGSHORE_SCHEDULES=20000 $(CARGO) test --profile $(PROFILE) -p longshore --lib simulator
+	LONGSHORE_CHURN_SECONDS=600 $(CARGO) test --profile $(PROFILE) -p longshore-dataplane --test steady -- --nocapture
 	$(CARGO) build --profile $(PROFILE) -p longshore
 	LONGSHORE_CHURN_SECONDS=3600 $(CARGO) test --profile $(PROFILE) -p longshore-tests --test runtime_churn
 

@@ -115,6 +115,7 @@ impl Actor {
             checks: Checks::default(),
             listen: config.families.iter().map(|family| (*family, None)).collect(),
             mode: config.mode.name(),
+            configuration: config.servers.configuration.clone(),
         };
         let shared = Arc::new(Shared::new(told));
         let conntrack = Worker::new(status.clone(), config.node_ips.clone(), shared.clone());

@@ -64,7 +64,7 @@ impl Proxy {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
             Fault { code: 2, message: format!("error: {}", lines.join("\nerror: ")) }
         };
-        let line = flags::parse(&words).map_err(all)?;
+        let line = flags::parse(&words);
         let document =
             line.config.as_deref().map(|path| proxy::document(path.as_ref())).transpose().map_err(|e| Fault::from(e.to_string()))?;
         let settled = settle(&line, document.as_ref()).map_err(all)?;

@@ -70,10 +70,10 @@ pub fn run(options: Options) -> Result<(), ProxyError> {
     } else {
         registry.with(text).init();
     }
-    settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if line.cleanup {
         return Ok(cleanup(None)?);
     }
+    settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let config = data_plane(&settled.configuration, &node_name(&settled.configuration), &super::assemble::host_ips());
     if line.init_only {
         if let Some(wanted) = &config.conntrack {

@@ -38,6 +38,7 @@ impl Actor {
             let mut told = self.shared.lock();
             told.mode = self.config.mode.name();
             told.health.timeout = self.config.health_timeout;
+            told.configuration.clone_from(&self.config.servers.configuration);
         }
         self.watch_addresses();
         self.refresh_addresses();

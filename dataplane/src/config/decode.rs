@@ -42,8 +42,8 @@ pub struct Decoded {
     pub unknown: Vec<FieldError>,
 }
 
-/// Reads a document. The error holds everything that is wrong.
-pub fn decode(document: &Value) -> Result<Decoded, Vec<FieldError>> {
+/// Reads a document, and tells everything that is wrong; what could not be read keeps its default.
+pub fn decode(document: &Value) -> (Decoded, Vec<FieldError>) {
     let notes = Notes::default();
     let mut config = KubeProxyConfiguration::default();
     match document.as_object() {
@@ -51,8 +51,7 @@ pub fn decode(document: &Value) -> Result<Decoded, Vec<FieldError>> {
         None => notes.wrong("(document)", "is not an object"),
     }
     let Notes { errors, unknown } = notes;
-    let errors = errors.into_inner();
-    if errors.is_empty() { Ok(Decoded { config, unknown: unknown.into_inner() }) } else { Err(errors) }
+    (Decoded { config, unknown: unknown.into_inner() }, errors.into_inner())
 }
 
 #[derive(Debug, Default)]
@@ -303,6 +302,11 @@ fn conntrack(o: &Object, conntrack: &mut Conntrack) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn decode(document: &Value) -> Result<Decoded, Vec<FieldError>> {
+        let (decoded, errors) = super::decode(document);
+        if errors.is_empty() { Ok(decoded) } else { Err(errors) }
+    }
 
     fn document(extra: Value) -> Value {
         let mut all = json!({"apiVersion": API_VERSION, "kind": KIND});

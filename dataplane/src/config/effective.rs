@@ -27,16 +27,18 @@ pub struct Settled {
 /// Settles what is to be: the file, then the flags that count beside it; or the flags alone. Everything that is wrong is
 /// told at once.
 pub fn settle(line: &CommandLine, file: Option<&Value>) -> Result<Settled, Vec<FieldError>> {
-    let mut warnings = line.warnings.clone();
+    let (mut warnings, mut errors) = (line.warnings.clone(), line.errors.clone());
     let mut configuration = KubeProxyConfiguration::default();
     if let Some(document) = file {
-        let decoded = decode(document)?;
-        configuration = decoded.config;
+        let (decoded, wrong) = decode(document);
+        (configuration, errors) = (decoded.config, [errors, wrong].concat());
         // As upstream: v1alpha1 is read leniently, with a warning.
         warnings.extend(decoded.unknown.iter().map(|error| format!("{error}; it is ignored")));
     }
     warnings.extend(line.apply(&mut configuration, file.is_some()));
-    let errors = validate(&configuration);
+    // What could not be read stands at its default, which is no further mistake.
+    let invalid = validate(&configuration).into_iter().filter(|error| errors.iter().all(|told| told.field != error.field));
+    errors.extend(invalid.collect::<Vec<_>>());
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -174,7 +176,7 @@ mod tests {
             value["kind"] = super::super::kube_proxy::KIND.into();
             value
         });
-        settle(&parse(&words).unwrap(), document.as_ref())
+        settle(&parse(&words), document.as_ref())
     }
 
     fn config(flags: &str, file: Option<Value>) -> Config {
@@ -215,6 +217,10 @@ mod tests {
         assert_eq!(got.warnings[1], "--proxy-mode does not count beside --config");
         let errors = settled("--proxy-mode=x --oom-score-adj=5000", None).unwrap_err();
         assert_eq!(errors.len(), 2);
+        let file = json!({"mode": 5, "bindAddress": "here", "iptables": {"masqueradeBit": 40}});
+        let errors = settled("--no-such --cleanup=maybe", Some(file)).unwrap_err();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["--no-such", "--cleanup", "mode", "bindAddress", "iptables.masqueradeBit"]);
     }
 
     #[test]

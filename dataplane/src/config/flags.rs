@@ -24,6 +24,8 @@ pub struct CommandLine {
     /// In the order given.
     settings: Vec<(&'static Flag, String)>,
     pub warnings: Vec<String>,
+    /// Everything that is wrong with it.
+    pub errors: Vec<FieldError>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,8 +214,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     FLAGS.iter().map(|flag| flag.name)
 }
 
-/// Reads a command line (without the program's name). The error holds everything that is wrong.
-pub fn parse(words: &[String]) -> Result<CommandLine, Vec<FieldError>> {
+/// Reads a command line (without the program's name). What is wrong is for [`settle`](super::effective::settle) to tell,
+/// with the file's mistakes.
+pub fn parse(words: &[String]) -> CommandLine {
     let mut line = CommandLine::default();
     let mut errors = Vec::new();
     let mut rest = words.iter();
@@ -244,7 +247,7 @@ pub fn parse(words: &[String]) -> Result<CommandLine, Vec<FieldError>> {
             errors.push(FieldError::new(format!("--{name}"), message));
         }
     }
-    if errors.is_empty() { Ok(line) } else { Err(errors) }
+    CommandLine { errors, ..line }
 }
 
 /// The flag's name with dashes, and its value if it is in the same word.
@@ -328,7 +331,7 @@ mod tests {
 
     fn configured(text: &str, with_file: bool) -> (KubeProxyConfiguration, Vec<String>) {
         let mut config = KubeProxyConfiguration::default();
-        let warnings = parse(&words(text)).unwrap().apply(&mut config, with_file);
+        let warnings = parse(&words(text)).apply(&mut config, with_file);
         (config, warnings)
     }
 
@@ -373,14 +376,14 @@ mod tests {
 
     #[test]
     fn every_wrong_flag_is_told_at_once() {
-        let errors = parse(&words("--no-such --conntrack-min=x stray --ipvs-udp-timeout=5 --cleanup=maybe --kubeconfig")).unwrap_err();
+        let errors = parse(&words("--no-such --conntrack-min=x stray --ipvs-udp-timeout=5 --cleanup=maybe --kubeconfig")).errors;
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["--no-such", "--conntrack-min", "stray", "--ipvs-udp-timeout", "--cleanup", "--kubeconfig"]);
     }
 
     #[test]
     fn deprecated_ports_still_work_and_warn() {
-        let line = parse(&words("--healthz-port=0 --metrics-port=9000")).unwrap();
+        let line = parse(&words("--healthz-port=0 --metrics-port=9000"));
         let mut config = KubeProxyConfiguration::default();
         line.apply(&mut config, false);
         assert_eq!((config.healthz_bind_address.as_str(), config.metrics_bind_address.as_str()), ("", "127.0.0.1:9000"));

@@ -12,8 +12,8 @@ use crate::snapshot::{Snapshot, Status};
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `configuration` is the effective KubeProxyConfiguration, or empty.
-pub async fn answer(path: &str, context: &Context, configuration: &str) -> Answer {
+pub async fn answer(path: &str, context: &Context) -> Answer {
+    let configuration = || context.shared.lock().configuration.clone();
     let metrics = |body: String| Answer { content_type: METRICS_TYPE, ..Answer::text(body) };
     match path {
         "/healthz" => Answer::text("ok"),
@@ -22,11 +22,11 @@ pub async fn answer(path: &str, context: &Context, configuration: &str) -> Answe
         "/metrics/slis" => metrics(slis(context)),
         "/metrics/services" => services(context).await.map_or_else(Answer::not_found, metrics),
         "/configz" => {
-            let configuration = if configuration.is_empty() { "{}" } else { configuration };
+            let configuration = Some(configuration()).filter(|text| !text.is_empty()).unwrap_or_else(|| "{}".into());
             Answer::json(200, format!("{{\"kubeproxy.config.k8s.io\":{configuration}}}"))
         }
         "/statusz" => Answer::text(statusz(context)),
-        "/flagz" => Answer::text(format!("kube-proxy flagz\n\nconfiguration={configuration}\n")),
+        "/flagz" => Answer::text(format!("kube-proxy flagz\n\nconfiguration={}\n", configuration())),
         _ => Answer::not_found(),
     }
 }

@@ -84,7 +84,7 @@ pub fn start(servers: Servers, context: Context) -> Result<Running, ServeError> 
             };
             let _ = bound_in.send(Ok(()));
             let context = Rc::new(context);
-            let mut running: Vec<Server> = ports.into_iter().map(|(page, listener)| serve(page, listener, &servers, &context)).collect();
+            let mut running: Vec<Server> = ports.into_iter().map(|(page, listener)| serve(page, listener, &context)).collect();
             if !servers.hard_fail {
                 running.push(keep_binding(servers.clone(), context.clone()));
             }
@@ -150,7 +150,7 @@ fn keep_binding(servers: Servers, context: Rc<Context>) -> Server {
         loop {
             waiting.retain(|(page, address)| match bind_page(*page, *address, &context) {
                 Ok(listener) => {
-                    running.push(serve(*page, listener, &servers, &context));
+                    running.push(serve(*page, listener, &context));
                     false
                 }
                 Err(error) => {
@@ -166,16 +166,16 @@ fn keep_binding(servers: Servers, context: Rc<Context>) -> Server {
     })
 }
 
-fn serve(page: Page, listener: tokio::net::TcpListener, servers: &Servers, context: &Rc<Context>) -> Server {
-    let (context, configuration) = (context.clone(), servers.configuration.clone());
+fn serve(page: Page, listener: tokio::net::TcpListener, context: &Rc<Context>) -> Server {
+    let context = context.clone();
     match page {
         Page::Health => http::serve(listener, move |path| {
             let answer = proxy_health(&context, &path);
             async move { answer }
         }),
         Page::Metrics => http::serve(listener, move |path| {
-            let (context, configuration) = (context.clone(), configuration.clone());
-            async move { pages::answer(&path, &context, &configuration).await }
+            let context = context.clone();
+            async move { pages::answer(&path, &context).await }
         }),
     }
 }

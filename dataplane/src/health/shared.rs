@@ -21,6 +21,8 @@ pub struct Told {
     pub listen: Vec<(Family, Option<NodeAddresses>)>,
     /// As `/proxyMode` spells it.
     pub mode: &'static str,
+    /// The effective KubeProxyConfiguration as JSON, or empty.
+    pub configuration: String,
 }
 
 #[derive(Debug)]

@@ -32,7 +32,7 @@ pub const PODS: usize = 3;
 pub struct Namespace(File);
 
 impl Namespace {
-    fn new() -> Namespace {
+    pub fn new() -> Namespace {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("making network namespaces needs root");
             Namespace(File::open("/proc/thread-self/ns/net").unwrap())
