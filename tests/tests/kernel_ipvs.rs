@@ -14,7 +14,7 @@ use longshore_tests::lab::vm::user_mode;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// Figures are taken alone: two machines on two processors disturb each other.
 static ALONE: RwLock<()> = RwLock::new(());
