@@ -5,7 +5,7 @@
 //! is told so. One counter gives every change its revision. Must never do I/O; whoever commits has made the
 //! change durable before. After a crash it is filled again from the manifests directory and the state directory,
 //! and begins at a revision from the clock, above all that were given before. Tests: at the end of this file, and
-//! laws in `agent/tests/api_store.rs`.
+//! laws in `agent/tests/api_server/laws.rs`.
 
 use super::resource::{Id, RESOURCES};
 use bytes::Bytes;

@@ -1,8 +1,11 @@
 //! Who somebody is: by certificate, by token, or nobody.
 
+use super::Api;
 use super::pki::Signer;
 use crate::api::Failure;
 use crate::api::access::User;
+use crate::api::resource::{ACCOUNTS, Id, PODS};
+use crate::api::write::meta;
 use crate::time::Wall;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +15,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+const ACCOUNT: &str = "system:serviceaccount:";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// What this server checks credentials against.
 #[derive(Clone, Default)]
@@ -32,6 +39,29 @@ pub fn by_certificate(der: &[u8]) -> Option<User> {
     Some(User::new(name, &groups))
 }
 
+pub fn unauthorized() -> Failure {
+    Failure::new(401, "Unauthorized", "Unauthorized")
+}
+
+impl Api {
+    /// Whether the service account that a token names, and the pod to which the token is bound, are there still and
+    /// are not others of the same name. Everybody else is known by their credentials alone.
+    pub fn is_there(&self, user: &User) -> bool {
+        let Some((namespace, name)) = user.name.strip_prefix(ACCOUNT).and_then(|n| n.split_once(':')) else { return true };
+        if user.uid.is_empty() {
+            return true;
+        }
+        let store = self.store();
+        let is = |id: Id, name: &str, uid: &str| store.get(id, namespace, name).is_some_and(|e| meta::text(&e.object(), "uid") == uid);
+        let extra = |key: &str| user.extra.get(key).and_then(|v| v.first()).map(String::as_str);
+        let bound = match (extra(POD_NAME), extra(POD_UID)) {
+            (Some(name), Some(uid)) => is(PODS, name, uid),
+            _ => true,
+        };
+        bound && is(ACCOUNTS, name, &user.uid)
+    }
+}
+
 impl Credentials {
     /// Tokens of people and programs, as in a token file: the token, the user, groups.
     pub fn with_tokens(tokens: impl IntoIterator<Item = (String, User)>) -> Credentials {
@@ -44,7 +74,6 @@ impl Credentials {
         if let Some(user) = peer {
             return Ok(user);
         }
-        let unauthorized = || Failure::new(401, "Unauthorized", "Unauthorized");
         let Some(given) = http.headers().get(header::AUTHORIZATION) else {
             return if self.anonymous { Ok(User::anonymous()) } else { Err(unauthorized()) };
         };
@@ -85,9 +114,9 @@ fn account(claims: &Value, issuer: &str, audiences: &[String], now: Wall) -> Opt
     let own = &claims["kubernetes.io"];
     let (namespace, name) = (own["namespace"].as_str()?, own["serviceaccount"]["name"].as_str()?);
     let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-    let mut user = User::new(&format!("system:serviceaccount:{namespace}:{name}"), &[&groups[0], &groups[1]]);
+    let mut user = User::new(&format!("{ACCOUNT}{namespace}:{name}"), &[&groups[0], &groups[1]]);
     user.uid = own["serviceaccount"]["uid"].as_str().unwrap_or_default().into();
-    for (field, key) in [("name", "authentication.kubernetes.io/pod-name"), ("uid", "authentication.kubernetes.io/pod-uid")] {
+    for (field, key) in [("name", POD_NAME), ("uid", POD_UID)] {
         if let Some(value) = own["pod"][field].as_str() {
             user.extra.insert(key.into(), vec![value.into()]);
         }

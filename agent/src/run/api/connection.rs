@@ -118,7 +118,10 @@ async fn tls(api: Rc<Api>, config: Arc<ServerConfig>, stream: tokio::net::TcpStr
 /// `peer` is who the connection itself says it is.
 async fn connection(api: Rc<Api>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<User>, guest: Guest) {
     let limits = api.limits;
+    let greeted = Rc::new(Cell::new(false));
+    let first = greeted.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        first.set(true);
         let (api, peer) = (api.clone(), peer.clone());
         async move {
             let answer = api.answer(peer, request).await;
@@ -134,7 +137,14 @@ async fn connection(api: Rc<Api>, stream: impl AsyncRead + AsyncWrite + Unpin + 
         .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    // Telling HTTP/1 from HTTP/2 and the preface of the latter have no limit of their own.
+    let ended = match tokio::time::timeout(limits.greeting, &mut served).await {
+        Ok(ended) => ended,
+        Err(_) if !greeted.get() => return tracing::debug!("a client came in and asked for nothing"),
+        Err(_) => served.await,
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a client's connection broke");
     }
     drop(guest);

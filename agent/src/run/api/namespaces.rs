@@ -67,6 +67,10 @@ async fn empty(api: Rc<Api>, r: Request, caller: Caller) {
         let changed = futures_util::future::select_all(ticks.iter_mut().map(|t| Box::pin(t.changed())));
         let _ = tokio::time::timeout(LOOK, changed).await;
     }
+    // The writer knows where it is kept, if anywhere.
+    if let Err(failure) = api.submit(Op::Delete(DeleteOptions::default()), r.clone(), caller).await {
+        tracing::warn!(namespace = %r.name, message = %failure.message, "the namespace is empty and could not be deleted");
+    }
     api.retract(NAMESPACES, "", &r.name);
 }
 

@@ -175,8 +175,14 @@ impl Inner {
             self.live -= before.map_or(0, |b| b.len() as u64);
         }
         if self.len > SLACK && self.len > self.live * SLACK_TIMES {
-            (self.file, self.len) = rewrite(path, &self.lines)?;
-            self.live = self.len;
+            match rewrite(path, &self.lines) {
+                Ok(new) => {
+                    (self.file, self.len) = new;
+                    self.live = self.len;
+                }
+                // What was asked for is written down.
+                Err(error) => tracing::warn!(%error, "the state file could not be written anew; it goes on as it is"),
+            }
         }
         Ok(())
     }

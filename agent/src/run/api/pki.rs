@@ -28,6 +28,8 @@ use std::time::{Duration, SystemTime};
 /// How long the authority's certificate is good, the server's, and a client's at most.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// organizationName of X.520.
+const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 /// Clocks differ a little.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -45,6 +47,8 @@ pub enum PkiError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("{path}: {source}; remove it to have it made anew")]
     Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
+    #[error("a certificate carries two groups at most")]
+    Groups,
     #[error("the key that signs tokens cannot be used; remove {0} to have it made anew")]
     Key(PathBuf),
 }
@@ -82,15 +86,20 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
-fn params(name: &str, groups: &[&str], life: Duration) -> CertificateParams {
+fn params(name: &str, groups: &[&str], life: Duration) -> Result<CertificateParams, PkiError> {
     let mut p = CertificateParams::default();
     p.distinguished_name = DistinguishedName::new();
-    groups.iter().for_each(|g| p.distinguished_name.push(DnType::OrganizationName, *g));
+    // A name holds each type once; the same organization by its number counts as another type there.
+    let types = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
+    if groups.len() > types.len() {
+        return Err(PkiError::Groups);
+    }
+    types.into_iter().zip(groups).for_each(|(kind, group)| p.distinguished_name.push(kind, *group));
     p.distinguished_name.push(DnType::CommonName, name);
     let now = SystemTime::now();
     p.not_before = (now - BACKDATE).into();
     p.not_after = (now + life).into();
-    p
+    Ok(p)
 }
 
 impl Pki {
@@ -103,7 +112,7 @@ impl Pki {
             return Ok(Pki { dir: dir.to_owned(), authority, certificate });
         }
         let key = KeyPair::generate()?;
-        let mut p = params("longshore-ca", &[], AUTHORITY_LIFE);
+        let mut p = params("longshore-ca", &[], AUTHORITY_LIFE)?;
         p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
         let certificate = p.self_signed(&key)?.pem();
@@ -121,7 +130,7 @@ impl Pki {
     /// For a person or a program; the key is made here.
     pub fn client(&self, name: &str, groups: &[&str], life: Duration) -> Result<Identity, PkiError> {
         let key = KeyPair::generate()?;
-        let mut p = params(name, groups, life);
+        let mut p = params(name, groups, life)?;
         p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = p.signed_by(&key, &self.authority)?.pem();
@@ -144,7 +153,7 @@ impl Pki {
     /// The server's own.
     pub fn server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Identity, PkiError> {
         let key = KeyPair::generate()?;
-        let mut p = params("longshore", &[], SERVER_LIFE);
+        let mut p = params("longshore", &[], SERVER_LIFE)?;
         for name in names {
             p.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }

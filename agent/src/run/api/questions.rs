@@ -29,11 +29,15 @@ pub async fn answer(api: &Rc<Api>, r: Request, user: &User, http: hyper::Request
         Some((group, version, kind)) => (format!("{group}/{version}"), kind),
         None => (row.api_version(), row.kind),
     };
+    for field in ["metadata", "spec"] {
+        match &object[field] {
+            Value::Object(_) => {}
+            Value::Null => object[field] = json!({}),
+            _ => return Err(Failure::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {field} is no object"))),
+        }
+    }
     object["apiVersion"] = version.into();
     object["kind"] = kind.into();
-    if !object["metadata"].is_object() {
-        object["metadata"] = json!({});
-    }
     object["status"] = match kind {
         "TokenReview" => review(api, &object["spec"])?,
         "SelfSubjectReview" => json!({"userInfo": info(user)}),
@@ -65,7 +69,7 @@ fn texts(v: &Value) -> Vec<String> {
 fn review(api: &Api, spec: &Value) -> Result<Value, Failure> {
     let token = spec["token"].as_str().filter(|t| !t.is_empty());
     let token = token.ok_or_else(|| Failure::bad_request("token is required for TokenReview in authentication"))?;
-    let found = api.credentials().by_token(token, &texts(&spec["audiences"]), clock::now().wall);
+    let found = api.credentials().by_token(token, &texts(&spec["audiences"]), clock::now().wall).filter(|(user, _)| api.is_there(user));
     Ok(match found {
         Some((user, audiences)) => json!({"authenticated": true, "user": info(&user), "audiences": audiences}),
         None => json!({"user": {}, "error": "invalid bearer token"}),

@@ -1,6 +1,6 @@
 //! From a request to its answer: who asks, for what, whether it may be, and in which form.
 
-use super::{Answer, Api, json, lists, questions, reply, watches, with_status, writes};
+use super::{Answer, Api, auth, json, lists, questions, reply, watches, with_status, writes};
 use crate::api::access::{Attributes, User};
 use crate::api::print::{self, Form, Include};
 use crate::api::request::{Discovery, Request, Target, target};
@@ -24,6 +24,9 @@ impl Api {
         let zipped = header_text(&http, &header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
         let head = http.method() == hyper::Method::HEAD;
         let user = self.credentials().user(peer, &http, clock::now().wall)?;
+        if !self.is_there(&user) {
+            return Err(auth::unauthorized());
+        }
         let query = Query::parse(http.uri().query().unwrap_or_default());
         let path = http.uri().path().to_owned();
         let answer = match target(http.method().as_str(), &path, &query) {

@@ -9,7 +9,7 @@ use super::{Api, Failure};
 use crate::api::request::Request;
 use crate::api::resource::{EVENTS, Home, Id, LEASES, PODS};
 use crate::api::store::Name;
-use crate::api::write::{self, Caller, Effect, Op, Outcome, meta};
+use crate::api::write::{self, Caller, DeleteOptions, Effect, Op, Outcome, Validation, meta};
 use crate::run::clock;
 use crate::time::Wall;
 use serde_json::Value;
@@ -251,13 +251,26 @@ pub async fn expire(api: Weak<Api>) {
     loop {
         tokio::time::sleep(EXPIRE_EVERY).await;
         let Some(api) = api.upgrade() else { return };
+        api.expire_events().await;
+    }
+}
+
+impl Api {
+    /// Takes away events that are older than an hour, from the state file as well; done every minute.
+    pub async fn expire_events(&self) {
         let now = clock::now().wall;
         let old: Vec<Name> = {
-            let store = api.store();
+            let store = self.store();
             store.list(EVENTS, None, None).filter(|(_, e)| is_old(&e.object(), now)).map(|(n, _)| n.clone()).collect()
         };
-        for name in old {
-            api.retract(EVENTS, &name.namespace, &name.name);
+        for Name { namespace, name } in old {
+            let (user, manager) = ("longshore".to_owned(), "longshore".to_owned());
+            let caller = Caller { user, manager, now, seed: self.next_seed(), dry_run: false, validation: Validation::Ignore, force: false };
+            let (namespace, name) = (namespace.into(), name.into());
+            let r = Request { verb: "delete", resource: EVENTS, namespace, name, sub: String::new(), rest: String::new() };
+            if let Err(failure) = self.submit(Op::Delete(DeleteOptions::default()), r, caller).await {
+                tracing::debug!(message = %failure.message, "an old event stays a while");
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::api::request::Request;
 use crate::api::resource::{EVENTS, NAMESPACES};
 use crate::api::store::Name;
 use crate::api::write::{self, Caller, DeleteOptions, Op, Validation};
-use crate::api::{Failure, Query};
+use crate::api::{Failure, Query, protobuf};
 use crate::run::clock;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -36,7 +36,7 @@ pub async fn body(api: &Api, http: hyper::Request<Incoming>) -> Result<Bytes, Fa
     }
 }
 
-/// One object, in JSON or YAML.
+/// One object, in JSON, YAML or protobuf.
 pub fn object(kind: &str, bytes: &[u8]) -> Result<Value, Failure> {
     let media = kind.split(';').next().unwrap_or_default().trim();
     match media {
@@ -45,7 +45,7 @@ pub fn object(kind: &str, bytes: &[u8]) -> Result<Value, Failure> {
             let text = std::str::from_utf8(bytes).map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: {e}")))?;
             crate::manifest::text::one(text).map_err(|m| Failure::bad_request(format!("the object provided is unrecognized: {m}")))
         }
-        "application/vnd.kubernetes.protobuf" => crate::api::protobuf::decode(bytes),
+        protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         other => {
             let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
             let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted} (sent: {other})");
@@ -126,6 +126,9 @@ fn options(kind: &str, bytes: &[u8], query: &Query) -> Result<DeleteOptions, Fai
     let mut options = DeleteOptions::default();
     if !bytes.is_empty() {
         let value = object(kind, bytes)?;
+        if !value.is_object() {
+            return Err(Failure::bad_request("DeleteOptions: the body is no object"));
+        }
         options = serde_json::from_value(value).map_err(|e| Failure::bad_request(format!("DeleteOptions: {e}")))?;
     }
     if options.grace_period_seconds.is_none() {
