@@ -298,6 +298,7 @@ fn identities_and_managers_outlive_the_daemon() -> Result<()> {
         daemon.kill_nine();
         daemon.launch()?;
         wait_until("the pod shows again", SOON, || identity().is_ok_and(|now| now == before))?;
+        has(&k.ok(&["get", "events", "--field-selector", "involvedObject.name=web"])?, "Started")?;
         Ok(())
     })
 }

@@ -27,7 +27,7 @@ pub use reply::{Answer, Reply, bytes, json, stream, with_status};
 
 use crate::api::access::{Roles, User};
 use crate::api::resource::{Id, RESOURCES};
-use crate::api::store::Store;
+use crate::api::store::{Name, Store};
 use crate::api::write::Context;
 use crate::api::{Failure, request};
 use crate::run::clock;
@@ -68,6 +68,7 @@ pub struct Api {
     /// The last revision of each resource, for watchers.
     ticks: Vec<watch::Sender<u64>>,
     writer: mpsc::Sender<writer::Job>,
+    keeper: mpsc::Sender<persist::Line>,
     context: Context,
     roles: RefCell<Roles>,
     credentials: RefCell<Credentials>,
@@ -95,10 +96,12 @@ impl Api {
         }
         store.compact();
         let (to, jobs) = mpsc::channel(writer::QUEUE);
+        let (keeper, kept) = mpsc::channel(writer::QUEUE);
         let api = Rc::new(Api {
             store: RefCell::new(store),
             ticks: RESOURCES.iter().map(|_| watch::Sender::new(0)).collect(),
             writer: to,
+            keeper,
             context: parts.context,
             roles: RefCell::new(parts.roles),
             credentials: RefCell::new(parts.credentials),
@@ -108,7 +111,7 @@ impl Api {
             seed: Cell::new(seed()),
             watchers: Cell::new(0),
         });
-        let writer = writer::Writer { api: Rc::downgrade(&api), jobs, state: state.map(Rc::new), files: parts.files };
+        let writer = writer::Writer { api: Rc::downgrade(&api), jobs, kept, state: state.map(Rc::new), files: parts.files };
         tokio::task::spawn_local(writer.run());
         tokio::task::spawn_local(writer::expire(Rc::downgrade(&api)));
         api
@@ -154,6 +157,15 @@ impl Api {
             self.tick(id);
         }
         revision
+    }
+
+    /// Writes down what is shown of an object, when there is time for it.
+    pub fn keep(&self, id: Id, name: &Name) {
+        let object = self.store().get(id, &name.namespace, &name.name).map(|e| e.object());
+        if let Some(object) = object {
+            // Full: the disk is far behind, and what is told of the node is the least of it.
+            let _ = self.keeper.try_send(persist::Line::put(id, &object, false));
+        }
     }
 
     pub fn retract(&self, id: Id, namespace: &str, name: &str) -> Option<Bytes> {

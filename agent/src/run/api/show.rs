@@ -4,7 +4,7 @@
 //! of the manifests directory keeps. Tests: `tests/tests/process_api.rs`.
 
 use super::{Api, namespaces};
-use crate::api::resource::{EVENTS, Id, NAMESPACES, PODS, SERVICES, SLICES};
+use crate::api::resource::{EVENTS, Id, LEASES, NAMESPACES, PODS, SERVICES, SLICES};
 use crate::api::store::Name;
 use crate::api::write::canonical::canonical;
 use crate::api::write::meta;
@@ -59,6 +59,9 @@ impl Show {
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.name.to_string().into();
         }
         self.api.publish(id, object);
+        if matches!(id, EVENTS | LEASES) {
+            self.api.keep(id, &name);
+        }
     }
 
     /// What the node makes by itself, such as slices of its pods, is an object from when it was shown first.

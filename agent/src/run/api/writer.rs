@@ -45,6 +45,8 @@ pub struct Done {
 pub struct Writer {
     pub api: Weak<Api>,
     pub jobs: mpsc::Receiver<Job>,
+    /// What the node shows by itself and is to outlive the process, such as events.
+    pub kept: mpsc::Receiver<Line>,
     pub state: Option<Rc<Journal>>,
     pub files: Option<Rc<dyn Files>>,
 }
@@ -64,9 +66,15 @@ impl Writer {
         loop {
             let job = match held.take() {
                 Some(job) => job,
-                None => match self.jobs.recv().await {
-                    Some(job) => job,
-                    None => return,
+                None => tokio::select! {
+                    job = self.jobs.recv() => match job {
+                        Some(job) => job,
+                        None => return,
+                    },
+                    Some(line) = self.kept.recv() => {
+                        self.keep(line).await;
+                        continue;
+                    }
                 },
             };
             let Some(api) = self.api.upgrade() else { return };
@@ -94,6 +102,19 @@ impl Writer {
                 }
             }
             self.carry_out(&api, batch).await;
+        }
+    }
+
+    /// Nobody waits for these, and the next one about the same object makes up for one that is lost.
+    async fn keep(&mut self, line: Line) {
+        let mut lines = vec![line];
+        while lines.len() < BATCH && let Ok(line) = self.kept.try_recv() {
+            lines.push(line);
+        }
+        if let Some(state) = &self.state
+            && let Err(failure) = state.clone().append(lines).await
+        {
+            tracing::warn!(message = %failure.message, "what the node tells of itself will be forgotten by a restart");
         }
     }
 
