@@ -29,7 +29,9 @@ pub async fn answer(api: &Rc<Api>, r: Request, user: &User, http: hyper::Request
         Some((group, version, kind)) => (format!("{group}/{version}"), kind),
         None => (row.api_version(), row.kind),
     };
-    for field in ["metadata", "spec"] {
+    // Who somebody is has no parameters.
+    let fields = if kind == "SelfSubjectReview" { &["metadata"][..] } else { &["metadata", "spec"] };
+    for field in fields.iter().copied() {
         match &object[field] {
             Value::Object(_) => {}
             Value::Null => object[field] = json!({}),
