@@ -55,10 +55,11 @@ fn looking_around(k: &Kubectl) -> Result<()> {
     has(&resources, "persistentvolumeclaims")?;
     has(&resources, "deployments")?;
     has(&k.ok(&["get", "namespaces"])?, "kube-system       Active")?;
+    k.ok(&["wait", "--for=condition=Ready", "node/lab", "--timeout=60s"])?;
     has(&k.ok(&["get", "nodes", "-o", "wide"])?, "Ready")?;
     let node = k.ok(&["describe", "node", "lab"])?;
     has(&node, "KubeletReady")?;
-    has(&node, "kube-node-lease")?;
+    has(&node, "HolderIdentity:  lab")?;
     has(&k.ok(&["cluster-info"])?, "is running at")?;
     has(&k.ok(&["get", "--raw", "/livez"])?, "ok")?;
     has(&k.ok(&["explain", "pod.spec.containers"])?, "terminationMessagePath")?;
@@ -164,8 +165,8 @@ fn pods(k: &Kubectl) -> Result<()> {
         Ok((said.contains("BackOff") && said.contains("Exit Code:    3")).then_some(()))
     };
     wait_for("the failing pod is described with its events", SOON, told)?;
-    has(&k.ok(&["get", "events", "--field-selector", "involvedObject.name=broken"])?, "BackOff")?;
-    has(&k.ok(&["events", "--for", "pod/broken"])?, "BackOff")?;
+    has(&k.ok(&["get", "events", "--field-selector", "involvedObject.name=broken"])?, "Started")?;
+    has(&k.ok(&["events", "--for", "pod/broken"])?, "Started")?;
     k.ok(&["delete", "pod", "broken", "--force", "--grace-period=0"])?;
     k.ok(&["wait", "--for=delete", "pod/broken", "--timeout=60s"])?;
 
