@@ -195,7 +195,7 @@ fn plan_prints_the_difference_between_manifests_without_root() {
     std::fs::write(after.path().join("web.yaml"), services("10.96.0.1", &["10.1.0.1", "10.1.0.3"])).unwrap();
     let out = Command::new(PROGRAM).arg("plan").arg(after.path()).arg("--from").arg(before.path()).output().unwrap();
     let lines = text(&out.stdout);
-    let wanted = "# IPv4, transaction 1: 2 operations\n\
+    let wanted = "# IPv4, transaction 1: 2 lines\n\
         delete element ip kube-proxy endpoint-ips { 10.96.0.1 . tcp . 80 . 1 }\n\
         add element ip kube-proxy endpoint-ips { 10.96.0.1 . tcp . 80 . 1 : 10.1.0.3 . 8080 }\n";
     assert_eq!(lines, wanted, "{}", text(&out.stderr));

@@ -264,7 +264,7 @@ fn stale_udp_flows_go_with_their_endpoint_and_others_stay() {
     (0..2).for_each(|pod| serve(&lab.pods[pod], &format!("p{pod}"), TARGET_PORT));
     let dataplane = start(&lab, web(json!({}), &[0]));
     for v6 in FAMILIES {
-        let any: SocketAddr = if v6 { "[::]:5300" } else { "0.0.0.0:5300" }.parse().unwrap();
+        let any: SocketAddr = if v6 { "[::]:5302" } else { "0.0.0.0:5300" }.parse().unwrap();
         let client = lab.pods[2].run(|| connected(any, cluster_ip(v6)).unwrap());
         assert_eq!(ask(&client).unwrap().server, "p0");
         apply(&dataplane, slices("web", &[0, 1]));
