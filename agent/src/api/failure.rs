@@ -118,10 +118,6 @@ impl Failure {
         Failure::new(400, "BadRequest", message)
     }
 
-    pub fn method_not_allowed(method: &str, path: &str) -> Failure {
-        Failure::new(405, "MethodNotAllowed", format!("{method} is not allowed on {path}: this socket only tells; change the manifests"))
-    }
-
     fn about(subject: Subject<'_>, code: u16, reason: &str, message: String) -> Failure {
         Failure { details: Some(Box::new(subject.details())), ..Failure::new(code, reason, message) }
     }
@@ -201,6 +197,11 @@ impl Failure {
     /// 500 without a reason: what an API server answers when it cannot make sense of a patch.
     pub fn unknown(message: impl Into<String>) -> Failure {
         Failure::new(500, "", message)
+    }
+
+    /// 503 while the daemon ends.
+    pub fn stopping() -> Failure {
+        Failure::new(503, "ServiceUnavailable", "the daemon is stopping; try again when it is back")
     }
 
     pub fn internal(message: impl Into<String>) -> Failure {

@@ -5,7 +5,6 @@ use crate::node::effect::EventRecord;
 use crate::pod::status::PodStatus;
 use crate::pod::{Meta, Pod, PodSpec};
 use crate::time::Wall;
-use longshore_dataplane::wire::{EndpointSlice, Service};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -118,14 +117,6 @@ pub fn pod(pod: &Pod, status: &PodStatus, node: &str) -> Vec<u8> {
     serde_json::to_vec(&shown).expect("plain data serialises")
 }
 
-pub fn service(s: &Service) -> Vec<u8> {
-    typed(Kind::Service, s)
-}
-
-pub fn endpoint_slice(s: &EndpointSlice) -> Vec<u8> {
-    typed(Kind::EndpointSlice, s)
-}
-
 /// The name is the object's, a dot, and a number in hexadecimal, as recorders of events make it.
 pub fn event_name(e: &EventRecord, at: Occurrence) -> String {
     format!("{}.{:016x}", e.name, at.first.0.cast_unsigned().wrapping_add(at.serial))
@@ -159,40 +150,6 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
     typed(Kind::Event, &object)
 }
 
-/// `PodList` and its like around items that are already rendered.
-pub fn list(kind: Kind, items: &[Vec<u8>]) -> Vec<u8> {
-    let size = items.iter().map(|i| i.len() + 1).sum::<usize>();
-    let mut out = Vec::with_capacity(size + 128);
-    let head = format!(r#"{{"apiVersion":"{}","kind":"{}List","metadata":{{}},"items":["#, kind.api_version(), kind.name());
-    out.extend_from_slice(head.as_bytes());
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(item);
-    }
-    out.extend_from_slice(b"]}");
-    out
-}
-
-/// One line of a watch: `ADDED`, `MODIFIED`, `DELETED`.
-pub fn watch_line(what: &str, object: &[u8]) -> Vec<u8> {
-    let mut out = format!(r#"{{"type":"{what}","object":"#).into_bytes();
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    out
-}
-
-/// Tells a watcher that it has seen all that was there when it began.
-pub fn initial_end(kind: Kind) -> Vec<u8> {
-    let object = format!(
-        r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"annotations":{{"k8s.io/initial-events-end":"true"}}}}}}"#,
-        kind.api_version(),
-        kind.name()
-    );
-    watch_line("BOOKMARK", object.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,18 +171,6 @@ mod tests {
         assert_eq!(v["status"]["phase"], "Pending");
         let read: PodObject = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(read.metadata.name, "web");
-    }
-
-    #[test]
-    fn lists_and_watch_lines_are_json() {
-        let s =
-            Service { metadata: longshore_dataplane::wire::ObjectMeta { name: "a".into(), ..Default::default() }, ..Default::default() };
-        let l: Value = serde_json::from_slice(&list(Kind::Service, &[service(&s), service(&s)])).unwrap();
-        assert_eq!((&l["kind"], l["items"].as_array().map(Vec::len)), (&json!("ServiceList"), Some(2)));
-        assert_eq!(l["items"][1]["kind"], "Service");
-        let w: Value = serde_json::from_slice(&watch_line("ADDED", &service(&s))).unwrap();
-        assert_eq!(w["object"]["metadata"]["name"], "a");
-        assert!(serde_json::from_slice::<Value>(&initial_end(Kind::Pod)).is_ok());
     }
 
     #[test]

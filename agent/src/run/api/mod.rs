@@ -149,6 +149,11 @@ impl Api {
         self.store.borrow()
     }
 
+    /// An object as it is shown now.
+    pub fn object(&self, id: Id, name: &Name) -> Option<Value> {
+        self.store().get(id, &name.namespace, &name.name).map(|e| e.object())
+    }
+
     /// Shows an object that its owner keeps: the node its pods, the directory its manifests.
     pub fn publish(&self, id: Id, object: Value) -> u64 {
         let before = self.store.borrow().revision();
@@ -161,8 +166,7 @@ impl Api {
 
     /// Writes down what is shown of an object, when there is time for it.
     pub fn keep(&self, id: Id, name: &Name) {
-        let object = self.store().get(id, &name.namespace, &name.name).map(|e| e.object());
-        if let Some(object) = object {
+        if let Some(object) = self.object(id, name) {
             // Full: the disk is far behind, and what is told of the node is the least of it.
             let _ = self.keeper.try_send(persist::Line::put(id, &object, false));
         }

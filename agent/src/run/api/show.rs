@@ -66,7 +66,11 @@ impl Show {
 
     /// What the node makes by itself, such as slices of its pods, is an object from when it was shown first.
     fn identify(&self, id: Id, name: &Name, object: &mut Value) {
-        let shown = self.api.store().get(id, &name.namespace, &name.name).map(|e| e.object());
+        // Nearly all have both already, and pods change often.
+        if ["uid", "creationTimestamp"].iter().all(|field| !meta::text(object, field).is_empty()) {
+            return;
+        }
+        let shown = self.api.object(id, name);
         for (field, new) in [("uid", meta::uid(self.api.next_seed())), ("creationTimestamp", clock::now().wall.rfc3339())] {
             if object["metadata"].get(field).is_none_or(Value::is_null) {
                 let known = shown.as_ref().map(|o| meta::text(o, field).to_owned()).filter(|t| !t.is_empty());
@@ -83,7 +87,7 @@ impl Show {
         } else {
             self.owned.borrow_mut().insert(key, owned.clone());
         }
-        let shown = self.api.store().get(id, &name.namespace, &name.name).map(|e| e.object());
+        let shown = self.api.object(id, name);
         if let Some(mut object) = shown {
             if !owned.contains_key("managedFields") {
                 meta::of(&mut object).remove("managedFields");
@@ -117,7 +121,7 @@ impl Show {
             let name = self.pods.borrow_mut().remove(uid);
             // Another of its name may be shown by now.
             let Some(name) = name else { return };
-            let shown = self.api.store().get(PODS, &name.namespace, &name.name).map(|e| e.object());
+            let shown = self.api.object(PODS, &name);
             if shown.is_some_and(|o| meta::text(&o, "uid") == uid.as_str()) {
                 self.gone(PODS, &name.namespace, &name.name);
             }
@@ -128,9 +132,8 @@ impl Show {
         let nothing = Arc::default();
         let status = status.or(e.status.as_ref()).unwrap_or(&nothing);
         let before = self.pods.borrow_mut().insert(uid.clone(), name.clone());
-        let shown = self.api.store().get(PODS, &name.namespace, &name.name).map(|e| e.object());
         // A pod that takes another's name is another object.
-        if before.is_none() && shown.is_some_and(|o| meta::text(&o, "uid") != uid.as_str()) {
+        if before.is_none() && self.api.object(PODS, &name).is_some_and(|o| meta::text(&o, "uid") != uid.as_str()) {
             self.api.retract(PODS, &name.namespace, &name.name);
         }
         self.set(PODS, crate::api::object::pod_value(pod, status, &self.node_name));

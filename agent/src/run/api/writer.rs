@@ -168,7 +168,7 @@ impl Writer {
                 if let (PODS, Effect::Put(object)) = (id, &pending.outcome.effect) {
                     shown_as(api, &name, object).await;
                 }
-                let shown = api.store().get(id, &name.namespace, &name.name).map(|e| e.object());
+                let shown = api.object(id, &name);
                 let shown = match &pending.outcome.effect {
                     // Whoever runs the pod shows its end in a moment.
                     Effect::Ending(object) => Some(object.clone()),
@@ -248,7 +248,7 @@ fn commit(api: &Rc<Api>, pending: Pending) {
     let shown = match &pending.outcome.effect {
         Effect::Put(object) | Effect::Ending(object) => {
             api.publish(id, object.clone());
-            api.store().get(id, &name.namespace, &name.name).map(|e| e.object())
+            api.object(id, &name)
         }
         _ => api.retract(id, &name.namespace, &name.name).and_then(|b| serde_json::from_slice(&b).ok()),
     };

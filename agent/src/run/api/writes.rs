@@ -178,9 +178,8 @@ impl Api {
     /// Hands a write to the writer and waits until it is durable and shown.
     pub async fn submit(&self, op: Op, request: Request, caller: Caller) -> Result<Done, Failure> {
         let (reply, done) = oneshot::channel();
-        let ending = || Failure::new(503, "ServiceUnavailable", "the daemon is stopping; try again when it is back");
-        self.writer.send(Job { op, request, caller, reply }).await.map_err(|_| ending())?;
-        done.await.map_err(|_| ending())?
+        self.writer.send(Job { op, request, caller, reply }).await.map_err(|_| Failure::stopping())?;
+        done.await.map_err(|_| Failure::stopping())?
     }
 
     /// Objects come to be in namespaces that are there and stay.

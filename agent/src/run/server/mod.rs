@@ -48,9 +48,8 @@ impl Server {
             // Nobody waits for the answer any more: fine.
             let _ = to.send(question(n, r));
         });
-        let ending = || Failure::new(503, "ServiceUnavailable", "the daemon is stopping; try again when it is back");
-        self.ask.send(ask).await.map_err(|_| ending())?;
-        from.await.map_err(|_| ending())
+        self.ask.send(ask).await.map_err(|_| Failure::stopping())?;
+        from.await.map_err(|_| Failure::stopping())
     }
 
     async fn why(self, namespace: String, name: String) -> Answer {

@@ -62,9 +62,8 @@ impl Door {
     async fn ask(&self, id: Id, namespace: &str, name: &str, change: Change) -> Result<(), Failure> {
         let (reply, done) = oneshot::channel();
         let key = Key { kind: crate::manifest::Kind::of(id), namespace: namespace.into(), name: name.into() };
-        let ending = || Failure::new(503, "ServiceUnavailable", "the daemon is stopping; try again when it is back");
-        self.0.send(Wish { key, id, change, reply }).await.map_err(|_| ending())?;
-        done.await.map_err(|_| ending())?
+        self.0.send(Wish { key, id, change, reply }).await.map_err(|_| Failure::stopping())?;
+        done.await.map_err(|_| Failure::stopping())?
     }
 }
 
