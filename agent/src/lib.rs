@@ -21,6 +21,7 @@ pub mod run;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod typed;
 pub mod volume;
 pub mod why;
 pub mod work;

@@ -97,7 +97,7 @@ fn rows(id: Id, objects: &[Value], now: Wall) -> Table {
 }
 
 fn typed<T: DeserializeOwned + Default>(objects: &[Value]) -> Vec<T> {
-    objects.iter().map(|o| T::deserialize(o).unwrap_or_default()).collect()
+    objects.iter().map(|o| crate::typed::read(o).unwrap_or_default()).collect()
 }
 
 /// `LAST SEEN` is called `Last Seen` here; clients write it in capitals.

@@ -12,7 +12,7 @@ pub enum Driver {
 }
 
 /// A group by its logical components under the cgroup root: `["kubepods", "burstable", "pod1234"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CgroupPath {
     parts: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! Talks to the daemon over its socket.
 
 use crate::api::{Failure, Query};
+use crate::typed;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -30,7 +31,7 @@ pub enum ClientError {
     #[error("{}{}", if .0.reason.is_empty() { String::from("error: ") } else { format!("error from daemon ({}): ", .0.reason) }, .0.message)]
     Refused(Failure),
     #[error("the daemon's answer cannot be read: {0}")]
-    Unreadable(#[from] serde_json::Error),
+    Unreadable(#[from] typed::Wrong),
     #[error("{0}")]
     Stream(String),
 }
@@ -85,7 +86,7 @@ impl Client {
     }
 
     pub async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        Ok(serde_json::from_slice(&self.get(path).await?)?)
+        Ok(typed::read_text(&self.get(path).await?)?)
     }
 }
 
@@ -96,7 +97,7 @@ pub async fn refused(response: Response<Incoming>) -> ClientError {
         Ok(b) => b.to_bytes(),
         Err(e) => return e.into(),
     };
-    let failure = serde_json::from_slice::<Failure>(&body);
+    let failure = typed::read_text::<Failure>(&body);
     let plain = || Failure::new(code.as_u16(), "", String::from_utf8_lossy(&body).trim());
     ClientError::Refused(failure.unwrap_or_else(|_| plain()))
 }

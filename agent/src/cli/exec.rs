@@ -177,7 +177,7 @@ impl End {
 
     fn exit_code_or_failure(&self) -> Result<i32, Failure> {
         let text = String::from_utf8_lossy(&self.status);
-        match serde_json::from_slice::<Failure>(&self.status) {
+        match crate::typed::read_text::<Failure>(&self.status) {
             Ok(f) => f.exit_code().ok_or(f),
             Err(_) if text.trim().is_empty() => {
                 Err(Failure::internal("the connection ended before the command told how it ended; the container may have been stopped"))

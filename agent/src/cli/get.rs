@@ -124,7 +124,7 @@ impl Get {
             }
         };
         let text = match self.output {
-            Some(Output::Json) => serde_json::to_string_pretty(&object(items)).map_err(ClientError::from)? + "\n",
+            Some(Output::Json) => serde_json::to_string_pretty(&object(items)).map_err(|e| ClientError::Unreadable(e.into()))? + "\n",
             Some(Output::Yaml) => yaml(&object(items))?,
             Some(Output::Name) => {
                 let line = |i: &Value| format!("{}/{}\n", resource.prefix(), i["metadata"]["name"].as_str().unwrap_or_default());
@@ -173,7 +173,7 @@ impl Get {
         let mut initial = Some(Vec::new());
         let mut widths = Vec::new();
         while let Some(line) = lines.next().await? {
-            let mut event: Value = serde_json::from_slice(&line).map_err(ClientError::from)?;
+            let mut event: Value = serde_json::from_slice(&line).map_err(|e| ClientError::Unreadable(e.into()))?;
             let object = event["object"].take();
             if event["type"] == "BOOKMARK" {
                 let first = initial.take().unwrap_or_default();
@@ -207,8 +207,7 @@ impl Get {
 }
 
 fn typed<T: serde::de::DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, Fault> {
-    let items: Result<Vec<T>, _> = items.into_iter().map(serde_json::from_value).collect();
-    items.map_err(|e| ClientError::from(e).into())
+    items.iter().map(crate::typed::read).collect::<Result<Vec<T>, _>>().map_err(|e| ClientError::from(e).into())
 }
 
 fn endpoints_of(items: Vec<Value>, names: &[String]) -> Result<Vec<Value>, Fault> {

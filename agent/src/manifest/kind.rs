@@ -239,12 +239,7 @@ fn old_account_name(v: &mut Value) {
 }
 
 pub fn typed<T: DeserializeOwned>(v: Value, out: &mut Faults) -> Option<T> {
-    serde_path_to_error::deserialize(v)
-        .map_err(|e| {
-            let path = e.path().to_string();
-            out.0.push(Fault { field: if path == "." { String::new() } else { path }, message: e.inner().to_string() });
-        })
-        .ok()
+    crate::typed::read(&v).map_err(|e| out.0.push(Fault { field: e.path, message: e.message })).ok()
 }
 
 /// Why a node does not take this kind, and the way out.

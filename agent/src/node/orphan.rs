@@ -21,7 +21,7 @@ pub fn pod(o: &ObservedPod) -> Pod {
         if pod.container(&record.name).is_some() {
             continue;
         }
-        let hook = record.facts.pre_stop_handler.as_deref().and_then(|j| serde_json::from_str::<Handler>(j).ok());
+        let hook = record.facts.pre_stop_handler.as_deref().and_then(|j| crate::typed::read_text::<Handler>(j.as_bytes()).ok());
         let c = Container {
             name: record.name.to_string(),
             image: record.image.to_string(),

@@ -142,7 +142,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     })));
     let rules = crate::manifest::Rules { node_ports: o.node_ports };
     let (files, wishes) = door::door();
-    let show = Rc::new(Show::new(start_api(&o, &rules, files)?, &o.node_name));
+    let show = Show::new(start_api(&o, &rules, files)?, &o.node_name);
     let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone(), Some(show.clone())));
     tokio::task::spawn_local(services.clone().record_events());
     start_dns(&o, &services, &node_ips).await?;

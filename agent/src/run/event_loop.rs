@@ -125,7 +125,10 @@ impl EventLoop {
                 self.tell(&uid, Some(&status));
             }
             Effect::RecordDeletion { uid, since, grace } => {
-                told(self.state.write_deletion(&uid, since, grace));
+                match self.state.write_deletion(&uid, since, grace) {
+                    Ok(written) => drop(tokio::task::spawn_blocking(move || told(written.make_durable()))),
+                    failed => told(failed.map(drop)),
+                }
                 self.tell(&uid, None);
             }
             Effect::Forget { uid } => {

@@ -4,11 +4,13 @@
 use super::cgroup_fs::CgroupFs;
 use super::lanes::Lanes;
 use super::observe::Observer;
+use super::state_dir::StateError;
 use super::{clock, hooks, volumes};
 use crate::node::effect::Job;
 use crate::node::event::{Event, Observation};
 use crate::node::results::POST_START;
 use crate::pod::PodUid;
+use crate::pod::status::PodStatus;
 use crate::volume::VolumeWork;
 use crate::work::hooks::{Hook, PostStart};
 use crate::work::{Failure, FailureKind, Finished, Kill, LogLink, SetUp, Start, TearDown, Work, WorkResult};
@@ -72,9 +74,7 @@ impl Executor {
             Work::Resume { id, links, post_start, .. } => self.resume(id, links, post_start.as_deref()).await,
             Work::Kill(k) => self.kill(k).await,
             Work::RemoveContainer { id, log_path, .. } => self.remove(uid, id, log_path).await,
-            Work::RecordOutcome { uid, status } => {
-                self.state.write_outcome(uid, status).map(|()| Finished::default()).map_err(|e| local("FailedSync", e))
-            }
+            Work::RecordOutcome { uid, status } => self.record(uid, status).await.map_err(|e| local("FailedSync", e)),
             Work::TearDown(t) => self.tear_down(uid, t).await,
         };
         match result {
@@ -98,6 +98,11 @@ impl Executor {
             volumes::set_up(&s).map_err(|e| local("FailedMount", e))
         };
         self.lanes.run(uid, work).await.map(|()| Finished::default())
+    }
+
+    async fn record(&self, uid: &PodUid, status: &PodStatus) -> Result<Finished, StateError> {
+        let written = self.state.write_outcome(uid, status)?;
+        self.lanes.run(uid, move || written.make_durable()).await.map(|()| Finished::default())
     }
 
     /// Rewrites configuration volumes of a running pod.

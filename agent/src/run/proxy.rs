@@ -272,7 +272,7 @@ fn in_default(namespace: &mut String) {
 
 fn object<T: DeserializeOwned>(file: &Path, value: Value) -> Option<T> {
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    match serde_json::from_value(value) {
+    match crate::typed::read(&value) {
         Ok(object) => Some(object),
         Err(error) => {
             tracing::error!(file = %file.display(), object = name, %error, "this object is left out");

@@ -41,7 +41,7 @@ impl ProxySettings {
     /// Of the daemon with this socket, if there is one.
     pub fn beside(socket: &Path) -> Option<ProxySettings> {
         let text = std::fs::read(socket.parent()?.join(FILE)).ok()?;
-        serde_json::from_slice(&text).inspect_err(|error| tracing::debug!(%error, "{FILE} is not readable")).ok()
+        crate::typed::read_text(&text).inspect_err(|error| tracing::debug!(%error, "{FILE} is not readable")).ok()
     }
 
     pub fn write(&self, run_dir: &Path) {

@@ -38,7 +38,7 @@ pub struct Services {
 pub fn given(state_dir: &Path) -> BTreeMap<String, Given> {
     let path = state_dir.join("services.json");
     match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        Ok(bytes) => crate::typed::read_text(&bytes).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "the record of service addresses cannot be read; addresses may change");
             BTreeMap::new()
         }),

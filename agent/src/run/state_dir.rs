@@ -11,6 +11,7 @@ use crate::node::event::Recovered;
 use crate::pod::PodUid;
 use crate::pod::status::PodStatus;
 use crate::time::Wall;
+use crate::typed;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const JOURNAL: &str = "pods.jsonl";
 /// The journal is not written anew before it is this large (bytes), and this many times what counts in it.
@@ -30,7 +32,7 @@ pub struct StateDir {
 }
 
 struct Inner {
-    journal: File,
+    journal: Arc<File>,
     /// Bytes of whole lines in the journal.
     len: u64,
     records: BTreeMap<PodUid, Record>,
@@ -38,8 +40,7 @@ struct Inner {
     dirty: BTreeSet<PodUid>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<PodStatus>,
@@ -51,11 +52,18 @@ struct Record {
 }
 
 /// A pod that is forgotten has a line without a status and a deletion.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line<R> {
-    uid: Box<str>,
+#[derive(Serialize)]
+struct Line<'a> {
+    uid: &'a str,
     #[serde(flatten)]
-    record: R,
+    record: &'a Record,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    uid: Box<str>,
+    status: Option<PodStatus>,
+    deletion: Option<Deletion>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,6 +71,21 @@ struct Line<R> {
 struct Deletion {
     since: Wall,
     grace_seconds: i64,
+}
+
+/// What survives this process, and the machine's end once it is durable.
+#[must_use]
+pub struct Written {
+    path: PathBuf,
+    journal: Arc<File>,
+}
+
+impl Written {
+    /// Waits for the disk, which may take its time: not for the thread of the loop. A journal that was written anew
+    /// meanwhile is on the disk already.
+    pub fn make_durable(&self) -> Result<(), StateError> {
+        at(&self.path, self.journal.sync_data())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +135,7 @@ impl StateDir {
         let changed = ready(record.status.as_ref()) != ready(Some(status));
         record.status = Some(status.clone());
         inner.dirty.insert(uid.clone());
-        if changed { self.append(&mut inner, uid, false) } else { Ok(()) }
+        if changed { self.append(&mut inner, uid) } else { Ok(()) }
     }
 
     /// Whether something waits to be written.
@@ -125,22 +148,28 @@ impl StateDir {
         let mut inner = self.inner.borrow_mut();
         // Each is struck off when it is written, so that a full disk loses none.
         let dirty = inner.dirty.clone();
-        dirty.iter().try_for_each(|uid| self.append(&mut inner, uid, false))?;
+        dirty.iter().try_for_each(|uid| self.append(&mut inner, uid))?;
         self.tidy(&mut inner)
     }
 
-    /// Durable before it returns: containers are collected only after this.
-    pub fn write_outcome(&self, uid: &PodUid, status: &PodStatus) -> Result<(), StateError> {
+    /// Containers are collected only when this is durable.
+    pub fn write_outcome(&self, uid: &PodUid, status: &PodStatus) -> Result<Written, StateError> {
         let mut inner = self.inner.borrow_mut();
         inner.records.entry(uid.clone()).or_default().status = Some(status.clone());
-        self.append(&mut inner, uid, true)
+        self.append(&mut inner, uid)?;
+        Ok(self.written(&inner))
     }
 
-    /// Durable before it returns: a deletion goes on after a crash with what is left of its grace.
-    pub fn write_deletion(&self, uid: &PodUid, since: Wall, grace_seconds: i64) -> Result<(), StateError> {
+    /// A deletion goes on after a crash with what is left of its grace.
+    pub fn write_deletion(&self, uid: &PodUid, since: Wall, grace_seconds: i64) -> Result<Written, StateError> {
         let mut inner = self.inner.borrow_mut();
         inner.records.entry(uid.clone()).or_default().deletion = Some(Deletion { since, grace_seconds });
-        self.append(&mut inner, uid, true)
+        self.append(&mut inner, uid)?;
+        Ok(self.written(&inner))
+    }
+
+    fn written(&self, inner: &Inner) -> Written {
+        Written { path: self.path.clone(), journal: inner.journal.clone() }
     }
 
     pub fn forget(&self, uid: &PodUid) -> Result<(), StateError> {
@@ -148,15 +177,15 @@ impl StateDir {
         if inner.records.remove(uid).is_none() {
             return Ok(());
         }
-        self.append(&mut inner, uid, false)?;
+        self.append(&mut inner, uid)?;
         self.tidy(&mut inner)
     }
 
     /// One line: what is known of the pod now.
-    fn append(&self, inner: &mut Inner, uid: &PodUid, durable: bool) -> Result<(), StateError> {
+    fn append(&self, inner: &mut Inner, uid: &PodUid) -> Result<(), StateError> {
         inner.dirty.remove(uid);
         let line = line(uid, inner.records.get(uid).unwrap_or(&Record::default()));
-        let written = inner.journal.write_all(&line).and_then(|()| if durable { inner.journal.sync_data() } else { Ok(()) });
+        let written = (&*inner.journal).write_all(&line);
         if written.is_err() {
             // Half a line would spoil the next one. If this fails as well, the next start passes both over.
             let _ = inner.journal.set_len(inner.len);
@@ -183,7 +212,7 @@ impl StateDir {
 }
 
 fn line(uid: &PodUid, record: &Record) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&Line { uid: uid.as_str().into(), record }).expect("plain data serialises");
+    let mut line = serde_json::to_vec(&Line { uid: uid.as_str(), record }).expect("plain data serialises");
     line.push(b'\n');
     line
 }
@@ -192,12 +221,12 @@ fn read(path: &Path, text: &[u8]) -> BTreeMap<PodUid, Record> {
     let mut records = BTreeMap::new();
     let lines = text.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty());
     for (n, line) in lines {
-        match serde_json::from_slice::<Line<Record>>(line) {
-            Ok(Line { uid, record }) if record.status.is_none() && record.deletion.is_none() => {
+        match typed::read_text::<Read>(line) {
+            Ok(Read { uid, status: None, deletion: None }) => {
                 records.remove(&PodUid::new(&uid));
             }
-            Ok(Line { uid, record }) => {
-                records.insert(PodUid::new(&uid), record);
+            Ok(Read { uid, status, deletion }) => {
+                records.insert(PodUid::new(&uid), Record { status, deletion, bytes: 0 });
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over")
@@ -208,7 +237,7 @@ fn read(path: &Path, text: &[u8]) -> BTreeMap<PodUid, Record> {
 }
 
 /// A new journal with the records and nothing else, opened for appending.
-fn rewrite(path: &Path, records: &mut BTreeMap<PodUid, Record>) -> Result<(File, u64), StateError> {
+fn rewrite(path: &Path, records: &mut BTreeMap<PodUid, Record>) -> Result<(Arc<File>, u64), StateError> {
     let mut all = Vec::new();
     for (uid, record) in records {
         let line = line(uid, record);
@@ -217,7 +246,7 @@ fn rewrite(path: &Path, records: &mut BTreeMap<PodUid, Record>) -> Result<(File,
     }
     replace(path, &all, true)?;
     let journal = at(path, std::fs::OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path))?;
-    Ok((journal, all.len() as u64))
+    Ok((Arc::new(journal), all.len() as u64))
 }
 
 fn recovered(r: &Record) -> Recovered {
@@ -258,7 +287,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (state, _) = StateDir::open(dir.path()).unwrap();
         for (uid, message) in [("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")] {
-            state.write_outcome(&PodUid::new(uid), &status(message)).unwrap();
+            state.write_outcome(&PodUid::new(uid), &status(message)).unwrap().make_durable().unwrap();
         }
         state.forget(&PodUid::new("c")).unwrap();
         assert_eq!(messages(dir.path()), told(&[("a", "2"), ("b", "1")]));
@@ -268,14 +297,14 @@ mod tests {
     fn half_a_line_costs_that_line_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (state, _) = StateDir::open(dir.path()).unwrap();
-        state.write_outcome(&PodUid::new("a"), &status("1")).unwrap();
+        state.write_outcome(&PodUid::new("a"), &status("1")).unwrap().make_durable().unwrap();
         drop(state);
         let path = dir.path().join(JOURNAL);
         let mut text = std::fs::read(&path).unwrap();
         text.extend(br#"{"uid":"b","status":{"pha"#);
         std::fs::write(&path, text).unwrap();
         let (state, _) = StateDir::open(dir.path()).unwrap();
-        state.write_outcome(&PodUid::new("c"), &status("1")).unwrap();
+        state.write_outcome(&PodUid::new("c"), &status("1")).unwrap().make_durable().unwrap();
         assert_eq!(messages(dir.path()), told(&[("a", "1"), ("c", "1")]));
     }
 
@@ -283,7 +312,7 @@ mod tests {
     fn a_deletion_survives_with_its_time() {
         let dir = tempfile::tempdir().unwrap();
         let (state, _) = StateDir::open(dir.path()).unwrap();
-        state.write_deletion(&PodUid::new("a"), Wall(5 * Wall::SECOND), 30).unwrap();
+        state.write_deletion(&PodUid::new("a"), Wall(5 * Wall::SECOND), 30).unwrap().make_durable().unwrap();
         let (_, recovered) = StateDir::open(dir.path()).unwrap();
         assert_eq!(recovered[&PodUid::new("a")].deletion, Some((Wall(5 * Wall::SECOND), 30)));
     }
@@ -312,7 +341,7 @@ mod tests {
             state.write_status(&PodUid::new(uid), &status("1")).unwrap();
         }
         let unwritable = File::open(dir.path().join(JOURNAL)).unwrap();
-        let journal = std::mem::replace(&mut state.inner.borrow_mut().journal, unwritable);
+        let journal = std::mem::replace(&mut state.inner.borrow_mut().journal, Arc::new(unwritable));
         assert!(state.flush().is_err());
         state.inner.borrow_mut().journal = journal;
         state.flush().unwrap();

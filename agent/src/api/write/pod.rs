@@ -10,7 +10,7 @@ use crate::pod::{Pod, QosClass, qos_class};
 use serde_json::{Value, json};
 
 fn typed(object: &Value) -> Option<Pod> {
-    serde_json::from_value(object.clone()).ok()
+    crate::typed::read(object).ok()
 }
 
 /// `Guaranteed`, `Burstable`, `BestEffort`
@@ -139,7 +139,7 @@ fn condition(object: &mut Value, new: Value) {
 
 fn evict(object: Value, r: &Request, old: &Value, caller: &Caller) -> Result<Outcome, Failure> {
     let options: DeleteOptions = match object.get("deleteOptions") {
-        Some(options) => serde_json::from_value(options.clone()).map_err(|e| Failure::bad_request(format!("deleteOptions: {e}")))?,
+        Some(options) => crate::typed::read(options).map_err(|e| Failure::bad_request(format!("deleteOptions: {e}")))?,
         None => DeleteOptions::default(),
     };
     let dry = caller.dry_run || options.dry_run.iter().any(|d| d == "All");

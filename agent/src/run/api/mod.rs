@@ -39,7 +39,7 @@ use hyper::body::Incoming;
 use persist::Files;
 use serde_json::Value;
 use std::cell::{Cell, Ref, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use tokio::sync::{mpsc, watch};
 
 /// What a lone node answers beside objects.
@@ -48,6 +48,12 @@ pub trait Node {
     fn connect(&self, to: request::Request, request: Request<Incoming>) -> LocalBoxFuture<'static, Answer>;
     /// A path that is no resource. None: nothing is there.
     fn other(&self, path: &str, request: &Request<Incoming>) -> Option<LocalBoxFuture<'static, Answer>>;
+}
+
+/// Who renders objects only when they are looked at.
+pub trait Lazy {
+    /// Publishes what has changed since the last time.
+    fn settle(&self);
 }
 
 /// What an API server is made of.
@@ -73,6 +79,7 @@ pub struct Api {
     roles: RefCell<Roles>,
     credentials: RefCell<Credentials>,
     node: RefCell<Option<Rc<dyn Node>>>,
+    lazy: RefCell<Option<Weak<dyn Lazy>>>,
     issuer: RefCell<Option<config::ClientIssuer>>,
     limits: Limits,
     seed: Cell<u64>,
@@ -106,6 +113,7 @@ impl Api {
             roles: RefCell::new(parts.roles),
             credentials: RefCell::new(parts.credentials),
             node: RefCell::new(parts.node),
+            lazy: RefCell::default(),
             issuer: RefCell::default(),
             limits: parts.limits,
             seed: Cell::new(seed()),
@@ -119,6 +127,10 @@ impl Api {
 
     pub fn set_node(&self, node: Rc<dyn Node>) {
         *self.node.borrow_mut() = Some(node);
+    }
+
+    pub fn set_lazy(&self, lazy: Weak<dyn Lazy>) {
+        *self.lazy.borrow_mut() = Some(lazy);
     }
 
     /// Who makes certificates for clients of the port.
@@ -145,8 +157,23 @@ impl Api {
         self.credentials.borrow()
     }
 
+    /// All objects, with all that is known of them by now.
     pub fn store(&self) -> Ref<'_, Store> {
+        let lazy = self.lazy.borrow().as_ref().and_then(Weak::upgrade);
+        if let Some(lazy) = lazy {
+            lazy.settle();
+        }
         self.store.borrow()
+    }
+
+    /// All objects as they were when somebody last looked.
+    fn unsettled(&self) -> Ref<'_, Store> {
+        self.store.borrow()
+    }
+
+    /// Whether somebody waits for changes of this resource.
+    fn is_watched(&self, id: Id) -> bool {
+        self.ticks[usize::from(id.0)].receiver_count() > 0
     }
 
     /// An object as it is shown now.
@@ -166,7 +193,8 @@ impl Api {
 
     /// Writes down what is shown of an object, when there is time for it.
     pub fn keep(&self, id: Id, name: &Name) {
-        if let Some(object) = self.object(id, name) {
+        let object = self.unsettled().get(id, &name.namespace, &name.name).map(|e| e.object());
+        if let Some(object) = object {
             // Full: the disk is far behind, and what is told of the node is the least of it.
             let _ = self.keeper.try_send(persist::Line::put(id, &object, false));
         }

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Shows a namespace that somebody uses and nobody wrote.
 pub fn ensure(api: &Api, name: &str) {
-    if name.is_empty() || api.store().get(NAMESPACES, "", name).is_some() {
+    if name.is_empty() || api.unsettled().get(NAMESPACES, "", name).is_some() {
         return;
     }
     let mut object = json!({"apiVersion": "v1", "kind": "Namespace",

@@ -3,14 +3,14 @@
 //! Adds to each object what the server owns of it (managed fields, the status of what is no pod), which the reader
 //! of the manifests directory keeps. Tests: `tests/tests/process_api.rs`.
 
-use super::{Api, namespaces};
+use super::{Api, Lazy, namespaces};
 use crate::api::resource::{EVENTS, Id, LEASES, NAMESPACES, PODS, SERVICES, SLICES};
 use crate::api::store::Name;
 use crate::api::write::canonical::canonical;
 use crate::api::write::meta;
 use crate::node::NodeState;
 use crate::pod::status::PodStatus;
-use crate::pod::PodUid;
+use crate::pod::{Pod, PodUid};
 use crate::run::clock;
 use crate::run::event_loop::PodListener;
 use crate::run::events::Recorded;
@@ -18,7 +18,7 @@ use longshore_dataplane::wire::{EndpointSlice, Service};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 pub struct Show {
@@ -27,12 +27,24 @@ pub struct Show {
     owned: RefCell<BTreeMap<(Id, Name), Map<String, Value>>>,
     /// Where each pod is shown, since one that is gone tells only its uid.
     pods: RefCell<BTreeMap<PodUid, Name>>,
+    /// Pods that changed since they were last rendered. A pod that starts changes many times, and most nodes have
+    /// nobody who looks: what is never read is never rendered.
+    changed: RefCell<BTreeMap<PodUid, (Arc<Pod>, Arc<PodStatus>)>>,
 }
 
 impl Show {
-    pub fn new(api: Rc<Api>, node_name: &str) -> Show {
+    pub fn new(api: Rc<Api>, node_name: &str) -> Rc<Show> {
         api.make_standard_namespaces();
-        Show { api, node_name: node_name.to_owned(), owned: RefCell::default(), pods: RefCell::default() }
+        Rc::new_cyclic(|this: &Weak<Show>| {
+            api.set_lazy(this.clone());
+            Show {
+                api,
+                node_name: node_name.to_owned(),
+                owned: RefCell::default(),
+                pods: RefCell::default(),
+                changed: RefCell::default(),
+            }
+        })
     }
 
     pub fn node_name(&self) -> &str {
@@ -70,7 +82,7 @@ impl Show {
         if ["uid", "creationTimestamp"].iter().all(|field| !meta::text(object, field).is_empty()) {
             return;
         }
-        let shown = self.api.object(id, name);
+        let shown = self.shown(id, name);
         for (field, new) in [("uid", meta::uid(self.api.next_seed())), ("creationTimestamp", clock::now().wall.rfc3339())] {
             if object["metadata"].get(field).is_none_or(Value::is_null) {
                 let known = shown.as_ref().map(|o| meta::text(o, field).to_owned()).filter(|t| !t.is_empty());
@@ -103,9 +115,15 @@ impl Show {
         if id == NAMESPACES && namespaces::ALWAYS.contains(&name) {
             return;
         }
-        if self.api.store().get(id, namespace, name).is_some() {
+        let known = self.api.unsettled().get(id, namespace, name).is_some();
+        if known {
             self.api.retract(id, namespace, name);
         }
+    }
+
+    /// An object as it was rendered last.
+    fn shown(&self, id: Id, name: &Name) -> Option<Value> {
+        self.api.unsettled().get(id, &name.namespace, &name.name).map(|e| e.object())
     }
 
     pub fn service(&self, s: &Service) {
@@ -118,22 +136,28 @@ impl Show {
 
     fn pod(&self, node: &NodeState, uid: &PodUid, status: Option<&Arc<PodStatus>>) {
         let Some(e) = node.pods.get(uid) else {
+            self.changed.borrow_mut().remove(uid);
             let name = self.pods.borrow_mut().remove(uid);
             // Another of its name may be shown by now.
             let Some(name) = name else { return };
-            let shown = self.api.object(PODS, &name);
+            let shown = self.shown(PODS, &name);
             if shown.is_some_and(|o| meta::text(&o, "uid") == uid.as_str()) {
                 self.gone(PODS, &name.namespace, &name.name);
             }
             return;
         };
-        let pod = &e.desired.pod;
+        let status = status.or(e.status.as_ref()).cloned().unwrap_or_default();
+        self.changed.borrow_mut().insert(uid.clone(), (e.desired.pod.clone(), status));
+        if self.api.is_watched(PODS) {
+            self.settle();
+        }
+    }
+
+    fn render(&self, uid: &PodUid, pod: &Pod, status: &PodStatus) {
         let name = Name::new(&pod.metadata.namespace, &pod.metadata.name);
-        let nothing = Arc::default();
-        let status = status.or(e.status.as_ref()).unwrap_or(&nothing);
         let before = self.pods.borrow_mut().insert(uid.clone(), name.clone());
         // A pod that takes another's name is another object.
-        if before.is_none() && self.api.object(PODS, &name).is_some_and(|o| meta::text(&o, "uid") != uid.as_str()) {
+        if before.is_none() && self.shown(PODS, &name).is_some_and(|o| meta::text(&o, "uid") != uid.as_str()) {
             self.api.retract(PODS, &name.namespace, &name.name);
         }
         self.set(PODS, crate::api::object::pod_value(pod, status, &self.node_name));
@@ -146,6 +170,14 @@ fn lay(object: &mut Value, owned: &Map<String, Value>) {
         match field.as_str() {
             "managedFields" | "deletionTimestamp" | "deletionGracePeriodSeconds" => meta::set(object, field, value.clone()),
             _ => object[field] = value.clone(),
+        }
+    }
+}
+
+impl Lazy for Show {
+    fn settle(&self) {
+        for (uid, (pod, status)) in self.changed.take() {
+            self.render(&uid, &pod, &status);
         }
     }
 }

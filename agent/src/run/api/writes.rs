@@ -129,7 +129,7 @@ fn options(kind: &str, bytes: &[u8], query: &Query) -> Result<DeleteOptions, Fai
         if !value.is_object() {
             return Err(Failure::bad_request("DeleteOptions: the body is no object"));
         }
-        options = serde_json::from_value(value).map_err(|e| Failure::bad_request(format!("DeleteOptions: {e}")))?;
+        options = crate::typed::read(&value).map_err(|e| Failure::bad_request(format!("DeleteOptions: {e}")))?;
     }
     if options.grace_period_seconds.is_none() {
         options.grace_period_seconds = query.number("gracePeriodSeconds")?.and_then(|n| i64::try_from(n).ok());

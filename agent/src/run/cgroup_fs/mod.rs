@@ -22,6 +22,7 @@ use procfs::FromRead as _;
 use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use systemd::Systemd;
 
 /// Which hierarchies this machine has.
@@ -67,6 +68,9 @@ pub struct CgroupFs {
     /// Where v2 is mounted beside v1. Nothing is bounded there, but runtimes leave pods' groups in it.
     beside: Option<PathBuf>,
     systemd: Option<Systemd>,
+    /// Groups above the pods' that were found whole: they are brought up to date with every pod that starts, and
+    /// looking at each hierarchy again costs more than all else.
+    seen: Mutex<BTreeSet<CgroupPath>>,
 }
 
 /// The machine's hierarchies, read once.
@@ -117,7 +121,7 @@ impl CgroupFs {
             (false, None) => Version::V1,
         };
         let systemd = (layout.driver == Driver::Systemd).then(|| Systemd::new(v2));
-        Ok(CgroupFs { layout, version, mounted: Mounted { subsystems, root, v2 }, beside, systemd })
+        Ok(CgroupFs { layout, version, mounted: Mounted { subsystems, root, v2 }, beside, systemd, seen: Mutex::default() })
     }
 
     pub fn version(&self) -> Version {
@@ -126,8 +130,18 @@ impl CgroupFs {
 
     /// Makes the group if it is not there, and writes the values that differ.
     pub fn apply(&self, path: &CgroupPath, values: &CgroupValues) -> Result<(), CgroupError> {
+        let known = self.seen.lock().is_ok_and(|seen| seen.contains(path));
+        let applied = self.bring(path, values, known);
+        match applied {
+            // Somebody took it away.
+            Err(_) if known => self.bring(path, values, false),
+            applied => applied,
+        }
+    }
+
+    fn bring(&self, path: &CgroupPath, values: &CgroupValues, known: bool) -> Result<(), CgroupError> {
         let group = self.group(path);
-        let fresh = self.lacks(&group).is_some();
+        let fresh = !known && self.lacks(&group).is_some();
         if let Some(systemd) = &self.systemd {
             let directory = self.directories(&group).into_iter().next().unwrap_or_default();
             if fresh {
@@ -139,7 +153,20 @@ impl CgroupFs {
         if fresh {
             self.create(&group)?;
         }
-        changes(&group, values).into_iter().try_for_each(|c| c.make())
+        changes(&group, values).into_iter().try_for_each(|c| c.make())?;
+        if !known
+            && let Ok(mut seen) = self.seen.lock()
+            && !self.is_a_pods(path)
+        {
+            seen.insert(path.clone());
+        }
+        Ok(())
+    }
+
+    fn is_a_pods(&self, path: &CgroupPath) -> bool {
+        let path = self.layout.fs_path(path);
+        let name = Path::new(&path).file_name().and_then(|n| n.to_str());
+        name.is_some_and(|n| self.layout.uid_of(n).is_some())
     }
 
     fn group(&self, path: &CgroupPath) -> Cgroup {

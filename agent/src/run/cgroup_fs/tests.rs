@@ -23,6 +23,7 @@ fn v1(root: &Path) -> CgroupFs {
         mounted,
         beside: Some(root.join("unified")),
         systemd: None,
+        seen: Mutex::default(),
     }
 }
 
@@ -79,6 +80,22 @@ fn values_that_stand_are_not_written_again() {
     assert_eq!(files.iter().filter(touched).count(), 0);
     groups.apply(&path, &CgroupValues { cpu_shares: Some(205), ..VALUES }).unwrap();
     assert_eq!(files.iter().filter(touched).collect::<Vec<_>>(), [&files[0]]);
+}
+
+#[test]
+fn a_class_whose_group_was_taken_away_has_one_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let groups = v1(root);
+    with_cpusets(root, &["lab", "kubepods", "burstable"]);
+    let class = groups.layout.qos(QosClass::Burstable);
+    groups.apply(&class, &VALUES).unwrap();
+    for controller in ["cpu", "memory"] {
+        fs::remove_dir_all(root.join(controller).join("lab/kubepods/burstable")).unwrap();
+    }
+    groups.apply(&class, &VALUES).unwrap();
+    assert_eq!(text(root, "cpu/lab/kubepods/burstable/cpu.shares"), "204");
+    assert_eq!(text(root, "memory/lab/kubepods/burstable/memory.limit_in_bytes"), "1048577");
 }
 
 #[test]

@@ -387,7 +387,7 @@ fn invalid(p: &Problem) -> Event {
 
 fn read_record(path: &Path) -> Record {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        Ok(bytes) => crate::typed::read_text(&bytes).unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), %error, "the record of objects cannot be read; it is begun anew");
             Record::new()
         }),
