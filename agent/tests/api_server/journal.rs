@@ -15,7 +15,7 @@ use tempfile::TempDir;
 type State = BTreeMap<(Id, Name), Value>;
 
 /// In memory, where it is there: these tests open a journal a thousand times.
-fn directory() -> TempDir {
+pub fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -159,10 +159,10 @@ fn an_old_event_goes_for_good() {
 }
 
 /// A small file system that only this thread and its children see.
-struct Disk(PathBuf, #[expect(dead_code, reason = "holds the mount point")] TempDir);
+pub struct Disk(pub PathBuf, #[expect(dead_code, reason = "holds the mount point")] TempDir);
 
 impl Disk {
-    fn new(size: &str) -> Disk {
+    pub fn new(size: &str) -> Disk {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("needs root");
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -170,8 +170,12 @@ impl Disk {
         Disk(dir.path().to_owned(), dir)
     }
 
-    fn grow(&self, size: &str) {
-        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(format!("size={size}").as_str())).unwrap();
+    pub fn grow(&self, size: &str) {
+        self.change(MsFlags::empty(), &format!("size={size}"));
+    }
+
+    pub fn change(&self, flags: MsFlags, options: &str) {
+        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT | flags, Some(options)).unwrap();
     }
 }
 

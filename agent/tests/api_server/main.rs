@@ -1,10 +1,11 @@
 //! The API server in this process, without a node, spoken to over real connections.
 //!
-//! Needs root: one test fills a file system of its own.
+//! Needs root: some tests fill a file system of their own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
 mod bad_input;
+mod door;
 mod journal;
 mod laws;
 mod lists;

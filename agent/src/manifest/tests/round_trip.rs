@@ -1,4 +1,6 @@
 use super::{pod_of, read};
+use crate::api::resource::CONFIG_MAPS;
+use crate::manifest::edit::{self, Which};
 use crate::manifest::{Object, Rules};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -105,6 +107,63 @@ proptest! {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let c = read("f", &text, &Rules::default());
         prop_assert!(c.objects.is_empty() || c.problems.is_empty(), "{}", text);
+    }
+}
+
+/// What a client may write: texts that YAML would take for something else, and shapes of every kind.
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1000..1000_i32).prop_map(|n| Value::from(f64::from(n) / 4.0)),
+        text().prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        prop_oneof![Just("---\na"), Just("# x"), Just("a: b"), Just("- a"), Just("...\n"), Just(" x "), Just("\t"), Just("|\n"), Just("0x1f"), Just(".nan"), Just("*a"), Just("&a b"), Just("!!str"), Just("<<")]
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(prop_oneof![text(), "[a-z]{1,5}".prop_map(String::from)], inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+fn which(name: &str) -> Which<'_> {
+    Which { id: CONFIG_MAPS, namespace: "default", name }
+}
+
+fn config_map(name: &str, data: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+proptest! {
+    #[test]
+    fn an_object_that_is_written_into_a_file_reads_as_it_is_and_all_else_keeps_every_byte(
+        new in any_value(), others in proptest::collection::vec(any_value(), 0..3), place in 0..4_usize, comment in "# [ -~]{0,10}", as_json in any::<bool>(),
+    ) {
+        let print = |v: &Value| if as_json { format!("{v:#}\n") } else { format!("{comment}\n{}", edit::yaml(v).unwrap()) };
+        let mut documents: Vec<String> = others.iter().enumerate().map(|(n, v)| print(&config_map(&format!("o{n}"), v))).collect();
+        let place = place.min(documents.len());
+        documents.insert(place, print(&config_map("m", &json!({"old": "1"}))));
+        let source = documents.join(if as_json { "" } else { "---\n" });
+        let wanted = config_map("m", &new);
+        let out = edit::replace(&source, &which("m"), Some(&wanted)).unwrap().unwrap();
+        prop_assert_eq!(edit::find(&out, &which("m")), Some(wanted.clone()), "{}", out);
+        for (n, value) in others.iter().enumerate() {
+            let name = format!("o{n}");
+            prop_assert_eq!(edit::find(&out, &which(&name)), Some(config_map(&name, value)), "{}", out);
+        }
+        if !as_json {
+            let rest: Vec<&String> = documents.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| d).collect();
+            prop_assert!(rest.iter().all(|d| out.contains(d.as_str())), "{}", out);
+        }
+        prop_assert_eq!(edit::replace(&out, &which("m"), Some(&wanted)).unwrap(), Some(out.clone()), "written twice is written once");
+        let without = edit::replace(&out, &which("m"), None).unwrap();
+        prop_assert_eq!(without.is_none(), others.is_empty());
+        prop_assert!(without.is_none_or(|t| edit::find(&t, &which("m")).is_none()));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::files::{self, Listing, Stamp};
 use super::door::Wish;
+use super::replace;
 use super::watch::{Nudge, Watch};
 use crate::api::resource::Id;
 use crate::api::store::Name;
@@ -153,6 +154,8 @@ impl Manifests {
 
     /// Watches until the receiver goes away.
     pub async fn run(mut self, tell: Tell, mut wishes: mpsc::Receiver<Wish>) {
+        let directory = if self.path.is_file() { self.path.parent() } else { Some(&*self.path) };
+        replace::recover(directory.unwrap_or(Path::new(".")));
         let mut watch = Watch::new(&self.path);
         let mut ready = false;
         self.tell_owned(&tell);

@@ -3,6 +3,7 @@
 pub mod door;
 mod files;
 pub mod manifests;
+pub mod replace;
 mod watch;
 mod wishes;
 

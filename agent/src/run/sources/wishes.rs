@@ -1,8 +1,9 @@
 //! Carries out what the API's writer wants of the manifests directory.
 
-use super::door::{self, Change, Expect, Wish};
+use super::door::{self, Change, Wish};
 use super::files;
 use super::manifests::{Manifests, Tell};
+use super::replace::{self, Expect};
 use crate::api::Failure;
 use crate::api::resource::{Id, PODS};
 use crate::api::store::Name;
@@ -60,7 +61,7 @@ impl Manifests {
                 let new = edit::authored(&wanted, &write::written(was), &before);
                 if new != before {
                     let out = edit::replace(&source, &which, Some(&new)).map_err(|e| unedited(&e, &file))?;
-                    self.save(key, id, &file, &Expect::Text(door::digest(&source)), out).await?;
+                    self.save(key, id, &file, &Expect::Text(replace::digest(&source)), out).await?;
                 }
             }
             // The daemon shows some objects that are in no file: they become files when somebody changes them.
@@ -89,7 +90,7 @@ impl Manifests {
         let is_there = current.is_some();
         if let Some((file, source)) = current {
             let out = edit::replace(&source, &which, None).map_err(|e| unedited(&e, &file))?;
-            self.save(key, id, &file, &Expect::Text(door::digest(&source)), out).await?;
+            self.save(key, id, &file, &Expect::Text(replace::digest(&source)), out).await?;
         }
         // Before the removal is told, which would end it with its own grace.
         if let Some(event) = ending.filter(|_| id == PODS) {
@@ -120,7 +121,7 @@ impl Manifests {
                 Expect::Text(d) => Expect::Text(*d),
             });
             let path = path.clone();
-            tokio::task::spawn_blocking(move || door::write(&path, &expect, text.as_deref()))
+            tokio::task::spawn_blocking(move || replace::write(&path, &expect, text.as_deref()))
         };
         job.await.expect("writing does not panic").map_err(|e| e.failure(id, &key.name))?;
         match text {
