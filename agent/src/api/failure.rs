@@ -18,6 +18,9 @@ pub struct Failure {
     pub details: Option<Box<Details>>,
     /// The HTTP status.
     pub code: u16,
+    /// Where a list that cannot go on as it began can go on all the same.
+    #[serde(skip)]
+    pub resume: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -101,7 +104,7 @@ impl Subject<'_> {
 
 impl Failure {
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Failure {
-        Failure { status: "Failure".into(), message: message.into(), reason: reason.into(), code, details: None }
+        Failure { status: "Failure".into(), message: message.into(), reason: reason.into(), code, ..Failure::default() }
     }
 
     pub fn not_found(kind: Kind, name: &str) -> Failure {
@@ -209,7 +212,8 @@ impl Failure {
     }
 
     pub fn body(&self) -> Vec<u8> {
-        let wire = Wire { api_version: "v1", kind: "Status", metadata: serde_json::Map::new(), failure: self };
+        let metadata = self.resume.iter().map(|token| ("continue".to_owned(), (**token).into())).collect();
+        let wire = Wire { api_version: "v1", kind: "Status", metadata, failure: self };
         serde_json::to_vec(&wire).expect("plain data serialises")
     }
 

@@ -190,6 +190,27 @@ impl Store {
     }
 }
 
+/// Objects of a resource as they were.
+type Objects = Vec<(Rc<Name>, Bytes)>;
+
+impl Store {
+    /// The objects of a resource as they were at a revision, in order of namespaces and names, those behind `after` alone.
+    pub fn at(&self, resource: Id, revision: u64, namespace: Option<&str>, after: Option<&Name>) -> Result<Objects, Expired> {
+        // What the first change of each object since then found.
+        let mut before: BTreeMap<&Rc<Name>, Option<&Bytes>> = BTreeMap::new();
+        for change in self.since(resource, revision)? {
+            before.entry(&change.name).or_insert(change.before.as_ref());
+        }
+        let wanted = |name: &Name| namespace.is_none_or(|n| *name.namespace == *n) && after.is_none_or(|a| name > a);
+        let same = self.resources[usize::from(resource.0)].iter().filter(|(name, _)| wanted(name) && !before.contains_key(name));
+        let mut out: Objects = same.map(|(name, entry)| (name.clone(), entry.bytes.clone())).collect();
+        let other = before.iter().filter(|(name, _)| wanted(name)).filter_map(|(name, b)| Some(((*name).clone(), (*b)?.clone())));
+        out.extend(other);
+        out.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(out)
+    }
+}
+
 /// What is in memory for the history's sake: the state before a change is.
 fn weight(change: &Change) -> usize {
     change.before.as_ref().map_or(0, Bytes::len) + if change.what == What::Deleted { change.object.len() } else { 0 }
@@ -209,6 +230,7 @@ fn set_revision(object: &mut Value, revision: u64) {
 mod tests {
     use super::super::resource::{PODS, SERVICES};
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn object(namespace: &str, name: &str, x: i32) -> Value {
@@ -269,5 +291,47 @@ mod tests {
         store.compact();
         assert!(store.since(PODS, store.revision() - 1).is_err());
         assert_eq!(store.since(PODS, store.revision()).unwrap().count(), 0);
+    }
+
+    fn all(store: &Store, revision: u64, namespace: Option<&str>, after: Option<&Name>) -> Result<Vec<Value>, Expired> {
+        let objects = store.at(PODS, revision, namespace, after)?;
+        Ok(objects.iter().map(|(_, b)| serde_json::from_slice(b).unwrap()).collect())
+    }
+
+    proptest! {
+        /// Each step writes, takes away or forgets; what was there after each of them can be listed until it is forgotten.
+        #[test]
+        fn what_was_there_at_a_revision_can_be_listed_as_long_as_it_is_remembered(
+            steps in proptest::collection::vec((0..8_u8, 0..2_usize, 0..4_usize, 0..9), 1..60), cut in 0..8_usize,
+        ) {
+            let mut store = Store::new(5);
+            let mut states: BTreeMap<u64, Vec<Value>> = BTreeMap::from([(5, Vec::new())]);
+            let mut oldest = 5;
+            for (what, space, name, x) in steps {
+                let (space, name) = (["m", "n"][space], ["a", "b", "c", "d"][name]);
+                match what {
+                    0 => {
+                        store.compact();
+                        oldest = store.revision();
+                    }
+                    1 | 2 => drop(store.remove(PODS, space, name)),
+                    3 => drop(store.put(SERVICES, object(space, name, x))),
+                    _ => drop(store.put(PODS, object(space, name, x))),
+                }
+                let now = store.list(PODS, None, None).map(|(_, e)| e.object()).collect();
+                states.insert(store.revision(), now);
+            }
+            let behind = Name::new(["m", "n"][cut % 2], ["a", "b", "c", "d"][cut / 2]);
+            for (revision, state) in states {
+                if revision < oldest {
+                    prop_assert_eq!(all(&store, revision, None, None), Err(Expired { oldest }));
+                    continue;
+                }
+                prop_assert_eq!(all(&store, revision, None, None).unwrap(), state.clone());
+                let some = |o: &&Value| o["metadata"]["namespace"] == "n" && Name::of(o) > behind;
+                let wanted: Vec<Value> = state.iter().filter(some).cloned().collect();
+                prop_assert_eq!(all(&store, revision, Some("n"), Some(&behind)).unwrap(), wanted);
+            }
+        }
     }
 }

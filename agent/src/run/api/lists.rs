@@ -1,6 +1,6 @@
 //! Lists: whole or in pieces, selected, as objects or as tables.
 
-use super::{Answer, Api, json, reply, serve};
+use super::{Answer, Api, json, reply, serve, writes};
 use crate::api::print::{self, Form, Include};
 use crate::api::request::Request;
 use crate::api::selector::{Fields, Labels};
@@ -17,11 +17,14 @@ use serde_json::Value;
 #[derive(Serialize, Deserialize)]
 struct Continue {
     v: String,
-    /// Of the first piece: a watch from there sees whatever changed between the pieces.
+    /// Of the first piece: all pieces show what was there then. Or [`NOW`].
     rv: u64,
     ns: String,
     name: String,
 }
+
+/// In the place of a revision: what is there when it is asked for.
+const NOW: u64 = 0;
 
 /// The two selectors of a request.
 pub struct Selection {
@@ -58,41 +61,95 @@ pub fn selection(r: &Request, query: &Query) -> Result<Selection, Failure> {
 
 pub fn list(api: &Api, r: &Request, query: &Query, form: Form) -> Answer {
     let selection = selection(r, query)?;
-    let from = query.get("continue").map(read).transpose()?;
-    let store = api.store();
-    known(query, store.revision())?;
     let limit = query.number("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-    let revision = from.as_ref().map_or(store.revision(), |f| f.rv);
-    let after = from.map(|f| Name::new(&f.ns, &f.name));
+    let store = api.store();
+    let (revision, after) = begins(query, limit.is_some(), store.revision())?;
     let namespace = (!r.namespace.is_empty()).then_some(r.namespace.as_str());
-    let mut found: Vec<Bytes> = Vec::new();
-    let mut more = None;
-    let mut last: Option<&Name> = None;
-    let mut rest = 0;
-    for (name, entry) in store.list(r.resource.kept(), namespace, after.as_ref()) {
-        if !selection.takes(&entry.bytes) {
-            continue;
-        }
-        if limit.is_some_and(|l| found.len() == l) {
-            more = more.or(last.map(|n| write(n, revision)));
-            rest += 1;
-            continue;
-        }
-        found.push(entry.bytes.clone());
-        last = Some(name);
+    let mut piece = Piece { selection: &selection, limit, found: Vec::new(), last: None, rest: 0 };
+    if revision == store.revision() {
+        store.list(r.resource.kept(), namespace, after.as_ref()).for_each(|(name, entry)| piece.take(name, &entry.bytes));
+    } else {
+        let then = store.at(r.resource.kept(), revision, namespace, after.as_ref());
+        let then = then.map_err(|_| after.as_ref().map_or_else(too_old, out_of_step))?;
+        then.iter().for_each(|(name, bytes)| piece.take(name, bytes));
     }
-    let remaining = if more.is_some() && selection.is_everything() { Some(rest) } else { None };
     let mut metadata = serde_json::json!({"resourceVersion": revision.to_string()});
-    if let Some(token) = more {
-        metadata["continue"] = token.into();
-        if let Some(n) = remaining {
-            metadata["remainingItemCount"] = n.into();
+    if let Some(last) = piece.last.filter(|_| piece.rest > 0) {
+        metadata["continue"] = write(&last, revision).into();
+        if selection.is_everything() {
+            metadata["remainingItemCount"] = piece.rest.into();
         }
     }
+    let found = piece.found;
     Ok(match form {
         Form::Whole | Form::Aggregated if r.resource == r.resource.kept() => reply::bytes(joined(r, &metadata, &found)),
         _ => formed(r, query, form, &metadata, &found),
     })
+}
+
+/// What is selected, up to a limit.
+struct Piece<'a> {
+    selection: &'a Selection,
+    limit: Option<usize>,
+    found: Vec<Bytes>,
+    last: Option<Name>,
+    /// What did not fit in.
+    rest: usize,
+}
+
+impl Piece<'_> {
+    fn take(&mut self, name: &Name, bytes: &Bytes) {
+        if !self.selection.takes(bytes) {
+            return;
+        }
+        if self.limit.is_some_and(|l| self.found.len() == l) {
+            self.rest += 1;
+            return;
+        }
+        self.found.push(bytes.clone());
+        if self.limit == Some(self.found.len()) {
+            self.last = Some(name.clone());
+        }
+    }
+}
+
+/// At which revision a list is, and behind which object it begins.
+fn begins(query: &Query, limited: bool, current: u64) -> Result<(u64, Option<Name>), Failure> {
+    options(query)?;
+    let wanted = wanted(query)?;
+    if let Some(token) = query.get("continue") {
+        if wanted > 0 {
+            return Err(Failure::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let from = read(token)?;
+        known(from.rv, current)?;
+        return Ok((if from.rv == NOW { current } else { from.rv }, Some(Name::new(&from.ns, &from.name))));
+    }
+    known(wanted, current)?;
+    // A list in pieces has always been at the revision that is named.
+    let exact = query.get("resourceVersionMatch").map_or(limited, |m| m == "Exact");
+    Ok((if exact && wanted > 0 { wanted } else { current }, None))
+}
+
+/// Which of the options go together.
+fn options(query: &Query) -> Result<(), Failure> {
+    let refuse = |field: &str, why: String| Err(writes::options_invalid("ListOptions", "meta.k8s.io", field, why));
+    if query.get("sendInitialEvents").is_some() {
+        return refuse("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list".into());
+    }
+    let field = "resourceVersionMatch";
+    let Some(wish) = query.get(field) else { return Ok(()) };
+    match (wish, query.get("resourceVersion")) {
+        (_, None) => refuse(field, "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".into()),
+        _ if query.get("continue").is_some() => {
+            refuse(field, "Forbidden: resourceVersionMatch is forbidden when continue is provided".into())
+        }
+        ("Exact", Some("0")) => {
+            refuse(field, "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".into())
+        }
+        ("Exact" | "NotOlderThan", _) => Ok(()),
+        (other, _) => refuse(field, format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"")),
+    }
 }
 
 /// The list around items that are JSON already.
@@ -136,18 +193,13 @@ fn formed(r: &Request, query: &Query, form: Form, metadata: &Value, items: &[Byt
 }
 
 /// A client may know a revision that this server has not seen yet, after a restart with a clock that went back.
-pub fn known(query: &Query, revision: u64) -> Result<(), Failure> {
-    let wanted = wanted(query)?;
-    let exact = query.get("resourceVersionMatch") == Some("Exact");
-    if wanted > revision {
-        let mut f = Failure::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {revision}"));
-        f.details = Some(Box::new(crate::api::failure::Details { retry_after_seconds: 1, ..Default::default() }));
-        return Err(f);
+pub fn known(wanted: u64, current: u64) -> Result<(), Failure> {
+    if wanted <= current {
+        return Ok(());
     }
-    if exact && wanted != revision {
-        return Err(expired(wanted));
-    }
-    Ok(())
+    let mut f = Failure::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {current}"));
+    f.details = Some(Box::new(crate::api::failure::Details { retry_after_seconds: 1, ..Default::default() }));
+    Err(f)
 }
 
 /// The revision that a request names; 0: none.
@@ -165,6 +217,20 @@ fn read(token: &str) -> Result<Continue, Failure> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     let token = bytes.and_then(|b| serde_json::from_slice::<Continue>(&b).ok()).filter(|c| c.v == "longshore/v1");
     token.ok_or_else(|| Failure::bad_request("continue key is not valid: take it as the last list gave it"))
+}
+
+/// What was there then is forgotten.
+fn too_old() -> Failure {
+    Failure::expired("The resourceVersion for the provided list is too old.")
+}
+
+/// What was there when the list began is forgotten. Who does not mind can go on with what is there now.
+fn out_of_step(after: &Name) -> Failure {
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+        the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with \
+        the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the \
+        first chunk was returned and now may show up in the list.";
+    Failure { resume: Some(write(after, NOW).into()), ..Failure::expired(message) }
 }
 
 /// What happened since is forgotten.

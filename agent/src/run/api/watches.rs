@@ -42,8 +42,8 @@ pub fn watches_end(seed: u64) -> Duration {
 pub fn watch(api: Rc<Api>, r: Request, query: &Query, form: Form) -> Answer {
     let selection = lists::selection(&r, query)?;
     let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")).transpose()?;
-    lists::known(query, api.store().revision())?;
     let wanted = lists::wanted(query)?;
+    lists::known(wanted, api.store().revision())?;
     let life = query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
     let until = Instant::now() + life.unwrap_or_else(|| watches_end(api.next_seed()));
     let bookmarks = query.flag("allowWatchBookmarks")?;
