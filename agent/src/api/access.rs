@@ -22,7 +22,7 @@ pub const MASTERS: &str = "system:masters";
 pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const NODE_GROUP: &str = "system:nodes";
-const BOOTSTRAP: &str = "system:bootstrappers";
+pub const BOOTSTRAP: &str = "system:bootstrappers";
 const PROXY_USER: &str = "system:kube-proxy";
 
 impl User {

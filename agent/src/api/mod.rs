@@ -19,8 +19,10 @@ pub mod request;
 pub mod resource;
 pub mod route;
 pub mod selector;
+pub mod signing;
 pub mod store;
 pub mod write;
+pub mod x509;
 
 pub use failure::Failure;
 pub use object::{EventObject, List, PodObject};

@@ -10,6 +10,7 @@ mod journal;
 mod laws;
 mod lists;
 mod server;
+mod signing;
 mod tls;
 mod watchers;
 mod writes;

@@ -23,17 +23,17 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub struct Port {
-    pub pki: Pki,
+    pub pki: Rc<Pki>,
     address: SocketAddr,
     dir: TempDir,
-    _server: Server,
+    pub server: Server,
 }
 
 /// A server behind a port, and a test for it.
 pub fn with_port(mut parts: Parts, test: impl AsyncFnOnce(&Port)) {
     alone(async {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::open(dir.path()).unwrap();
+        let pki = Rc::new(Pki::open(dir.path()).unwrap());
         parts.credentials.signer = Some(Rc::new(pki.signer("https://here").unwrap()));
         let own = pki.server(&["localhost".to_owned()], &["127.0.0.1".parse().unwrap()]).unwrap();
         let tls = pki.tls(&own).unwrap();
@@ -41,7 +41,7 @@ pub fn with_port(mut parts: Parts, test: impl AsyncFnOnce(&Port)) {
         let address = listener.local_addr().unwrap();
         let server = Server::start(parts);
         tokio::task::spawn_local(serve(server.api.clone(), Door::Tls(listener, Arc::new(move || tls.clone()))));
-        test(&Port { pki, address, dir, _server: server }).await;
+        test(&Port { pki, address, dir, server }).await;
     });
 }
 
@@ -91,8 +91,13 @@ impl Port {
         self.ask(Some(token), "DELETE", path, "", "").await
     }
 
+    /// As the owner of a certificate.
+    pub async fn write(&self, own: &Identity, method: &str, path: &str, body: &Value) -> Answer {
+        self.send(Some(own), request(method, path, "application/json", body.to_string())).await.unwrap()
+    }
+
     /// Who the server takes the owner of a certificate for.
-    async fn name(&self, own: Option<&Identity>) -> Result<Answer, String> {
+    pub async fn name(&self, own: Option<&Identity>) -> Result<Answer, String> {
         self.send(own, request("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "application/json", "{}")).await
     }
 }
@@ -125,6 +130,19 @@ fn a_certificate_of_the_authority_is_its_name_and_groups() {
         port.name(None).await.unwrap().refused(401, "Unauthorized");
         let usual = odd(port.dir.path(), |_| {});
         port.send(Some(&usual), get()).await.unwrap().ok();
+    });
+}
+
+#[test]
+fn a_certificate_carries_any_number_of_groups() {
+    with_port(parts(), async |port: &Port| {
+        for count in [0, 1, 3, 200] {
+            let groups: Vec<String> = (0..count).map(|n| format!("team:{n} ß")).collect();
+            let own = port.pki.client("alice", &groups.iter().map(String::as_str).collect::<Vec<_>>(), HOUR).unwrap();
+            let known = port.name(Some(&own)).await.unwrap().ok()["status"]["userInfo"]["groups"].clone();
+            let wanted: Vec<String> = groups.into_iter().chain(["system:authenticated".to_owned()]).collect();
+            assert_eq!(known, json!(wanted));
+        }
     });
 }
 

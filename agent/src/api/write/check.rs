@@ -1,6 +1,7 @@
 //! Shape, defaults and validity of an object that a client sends.
 
-use super::super::resource::{ACCOUNTS, CONFIG_MAPS, Id, PODS, SECRETS, SERVICES, SLICES};
+use super::super::resource::{ACCOUNTS, CONFIG_MAPS, Id, PODS, REQUESTS, SECRETS, SERVICES, SLICES};
+use super::super::signing;
 use super::meta;
 use super::{Context, Failure, canonical, refuse};
 use crate::manifest::problem::{Fault, Faults, Path};
@@ -182,6 +183,9 @@ pub fn plain(object: &Value, id: Id) -> Vec<Fault> {
     manifest::validate::meta::check(name, generate, namespace, &texts("labels"), &texts("annotations"), rule, &mut out);
     if id == ACCOUNTS && object["secrets"].is_object() {
         out.invalid(&Path::root("secrets"), "object", "must be a list");
+    }
+    if id == REQUESTS {
+        out.0.extend(signing::check(object).0);
     }
     out.0
 }

@@ -1,12 +1,14 @@
 //! Creation.
 
+use super::super::access::{MASTERS, User};
 use super::super::patch::{self, PatchKind};
 use super::super::resource::{Id, NAMESPACES, NODES, PODS, REQUESTS};
+use super::super::signing;
 use super::check;
 use super::canonical;
 use super::{Caller, Context, Effect, Failure, Outcome, Request, identified_elsewhere, meta, refuse};
 use crate::manifest::problem::{Faults, Path};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub fn create(mut object: Value, r: &Request, old: Option<&Value>, caller: &Caller, context: &Context) -> Result<Outcome, Failure> {
     let id = r.resource;
@@ -26,6 +28,10 @@ pub fn create(mut object: Value, r: &Request, old: Option<&Value>, caller: &Call
         let mut faults = Faults::default();
         faults.forbidden(&Path::root("spec").child("ephemeralContainers"), "cannot be set on create");
         return Err(refuse::invalid(id, &name, &faults.0));
+    }
+    if id == REQUESTS && signing::is_too_much(&object) {
+        let why = format!("use of {} signer with {MASTERS} group is not allowed", signing::CLIENT);
+        return Err(Failure::forbidden(id.subject(&name), &why));
     }
     begin(&mut object, id);
     let mut object = check::complete(object, id, context)?;
@@ -92,7 +98,7 @@ fn identify(object: &mut Value, id: Id, caller: &Caller, context: &Context) {
         object["spec"]["finalizers"] = json!(["kubernetes"]);
     }
     if id == REQUESTS {
-        object["spec"]["username"] = caller.user.clone().into();
+        asker(&mut object["spec"], &caller.user);
     }
     if id == PODS {
         let quality = super::pod::quality(object);
@@ -103,6 +109,17 @@ fn identify(object: &mut Value, id: Id, caller: &Caller, context: &Context) {
     }
 }
 
+/// A request for a certificate says who made it, whatever it says itself.
+fn asker(spec: &mut Value, user: &User) {
+    spec["username"] = user.name.clone().into();
+    spec["groups"] = json!(user.groups);
+    for (field, value) in [("uid", Value::from(user.uid.clone())), ("extra", json!(user.extra))] {
+        match value.as_str().is_some_and(str::is_empty) || value.as_object().is_some_and(Map::is_empty) {
+            true => drop(spec.as_object_mut().map(|s| s.remove(field))),
+            false => spec[field] = value,
+        }
+    }
+}
 
 /// What a person would write: nothing that the server owns.
 pub fn written(object: &Value) -> Value {

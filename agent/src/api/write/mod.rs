@@ -20,6 +20,7 @@ pub use create::written;
 pub use delete::DeleteOptions;
 pub use refuse::invalid;
 
+use super::access::User;
 use super::patch::{Editor, PatchKind};
 use super::request::Request;
 use super::resource::{Home, Id};
@@ -31,7 +32,7 @@ use serde_json::{Value, json};
 /// Who asks, how, and when.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    pub user: String,
+    pub user: User,
     /// `kubectl-client-side-apply`, `kubelet`, ...
     pub manager: String,
     pub now: Wall,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 fn caller() -> Caller {
     Caller {
-        user: "eve".into(),
+        user: crate::api::access::User::new("eve", &[]),
         manager: "test".into(),
         now: Wall::from_seconds(100),
         seed: 1,

@@ -1,7 +1,8 @@
 //! Updates and patches, of the object and of its sub-resources.
 
 use super::super::patch::{self, PatchKind};
-use super::super::resource::{CONFIG_MAPS, Id, PODS, SECRETS, SERVICES};
+use super::super::resource::{CONFIG_MAPS, Id, PODS, REQUESTS, SECRETS, SERVICES};
+use super::super::signing;
 use super::canonical;
 use super::{Caller, Context, Effect, Failure, Outcome, Request, check, identified_elsewhere, meta, pod, refuse};
 use crate::manifest::problem::{Faults, Path};
@@ -43,8 +44,9 @@ fn settle(mut object: Value, r: &Request, old: &Value, caller: &Caller, context:
     meta::keep_owned(&mut object, old);
     let mut object = match r.sub.as_str() {
         "" => whole(object, id, old, context)?,
+        "status" if id == REQUESTS => issued(&object, old, r)?,
         "status" => status(object, old),
-        "approval" => part(&object, old, &["status", "conditions"]),
+        "approval" => decided(&object, old, r, caller)?,
         "finalize" => part(&object, old, &["spec", "finalizers"]),
         "ephemeralcontainers" => pod::ephemeral(&object, old, context)?,
         "resize" => pod::resize(&object, old, context)?,
@@ -71,6 +73,9 @@ fn precondition(object: &Value, id: Id, name: &str, old: &Value) -> Result<(), F
 fn whole(mut object: Value, id: Id, old: &Value, context: &Context) -> Result<Value, Failure> {
     if id.row().has_status() {
         restore(&mut object, old, "status");
+    }
+    if id == REQUESTS {
+        restore(&mut object, old, "spec");
     }
     if id == SERVICES {
         keep_given(&mut object, old);
@@ -113,6 +118,32 @@ fn status(mut object: Value, old: &Value) -> Value {
         }
     }
     object
+}
+
+/// Whether a request for a certificate is approved is said by the sub-resource for it alone.
+fn decided(object: &Value, old: &Value, r: &Request, caller: &Caller) -> Result<Value, Failure> {
+    let mut out = part(object, old, &["status", "conditions"]);
+    let conditions = signing::decided(object, old, &caller.now.rfc3339());
+    out["status"]["conditions"] = conditions.map_err(|faults| refuse::invalid(r.resource, &r.name, &faults.0))?;
+    Ok(out)
+}
+
+/// What a signer writes: the certificate, once, or that it failed.
+fn issued(object: &Value, old: &Value, r: &Request) -> Result<Value, Failure> {
+    let mut faults = Faults::default();
+    let path = Path::root("status");
+    for kind in ["Approved", "Denied"] {
+        match (signing::has(old, kind), signing::has(object, kind)) {
+            (false, true) => faults.forbidden(&path.child("conditions"), &format!("updates may not add a condition of type {kind:?}")),
+            (true, false) => faults.forbidden(&path.child("conditions"), &format!("updates may not remove a condition of type {kind:?}")),
+            _ => {}
+        }
+    }
+    let (was, is) = (&old["status"]["certificate"], &object["status"]["certificate"]);
+    if was.as_str().is_some_and(|c| !c.is_empty()) && was != is {
+        faults.forbidden(&path.child("certificate"), "updates may not set certificate content to different values");
+    }
+    if faults.0.is_empty() { Ok(status(object.clone(), old)) } else { Err(refuse::invalid(r.resource, &r.name, &faults.0)) }
 }
 
 /// The old object with one part of the new.

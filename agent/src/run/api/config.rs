@@ -71,6 +71,10 @@ pub struct ClientIssuer {
 }
 
 impl ClientIssuer {
+    pub fn pki(&self) -> Rc<Pki> {
+        self.pki.clone()
+    }
+
     /// Everything that a client needs, the key among it.
     pub fn kubeconfig(&self, query: &Query) -> Result<String, Failure> {
         let user = query.get("user").unwrap_or(ADMIN);

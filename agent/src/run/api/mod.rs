@@ -17,6 +17,7 @@ mod questions;
 mod reply;
 mod serve;
 pub mod show;
+pub mod signing;
 mod watches;
 mod writer;
 mod writes;
@@ -134,8 +135,14 @@ impl Api {
     }
 
     /// Who makes certificates for clients of the port.
-    pub fn set_issuer(&self, issuer: config::ClientIssuer) {
+    pub fn set_issuer(self: &Rc<Self>, issuer: config::ClientIssuer) {
+        self.sign_requests(issuer.pki(), signing::Approval::ByHand);
         *self.issuer.borrow_mut() = Some(issuer);
+    }
+
+    /// Answers requests for certificates with those of this authority.
+    pub fn sign_requests(self: &Rc<Self>, pki: Rc<pki::Pki>, approval: signing::Approval) {
+        tokio::task::spawn_local(signing::keep(Rc::downgrade(self), pki, approval));
     }
 
     /// The namespaces that every cluster has.

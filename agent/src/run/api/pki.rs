@@ -4,14 +4,17 @@
 //! its addresses change or it is close to its end.
 
 use super::auth;
-use crate::run::state_dir;
+use crate::api::signing::Certify;
+use crate::api::x509::{self, Algorithm, Leaf};
+use crate::run::{clock, state_dir};
+use crate::time::Wall;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType, SigningKey as _,
 };
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,12 +27,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use x509_parser::extensions::ParsedExtension;
 
 /// How long the authority's certificate is good, the server's, and a client's at most.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// organizationName of X.520.
-const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
 /// Clocks differ a little.
 const BACKDATE: Duration = Duration::from_secs(300);
 
@@ -47,8 +49,8 @@ pub enum PkiError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("{path}: {source}; remove it to have it made anew")]
     Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
-    #[error("a certificate carries two groups at most")]
-    Groups,
+    #[error("{0} and its key cannot be used to sign; keys of ECDSA P-256 or P-384 and of Ed25519 can")]
+    Authority(PathBuf),
     #[error("the key that signs tokens cannot be used; remove {0} to have it made anew")]
     Key(PathBuf),
 }
@@ -86,20 +88,14 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
-fn params(name: &str, groups: &[&str], life: Duration) -> Result<CertificateParams, PkiError> {
+fn params(name: &str, life: Duration) -> CertificateParams {
     let mut p = CertificateParams::default();
     p.distinguished_name = DistinguishedName::new();
-    // A name holds each type once; the same organization by its number counts as another type there.
-    let types = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
-    if groups.len() > types.len() {
-        return Err(PkiError::Groups);
-    }
-    types.into_iter().zip(groups).for_each(|(kind, group)| p.distinguished_name.push(kind, *group));
     p.distinguished_name.push(DnType::CommonName, name);
     let now = SystemTime::now();
     p.not_before = (now - BACKDATE).into();
     p.not_after = (now + life).into();
-    Ok(p)
+    p
 }
 
 impl Pki {
@@ -112,7 +108,7 @@ impl Pki {
             return Ok(Pki { dir: dir.to_owned(), authority, certificate });
         }
         let key = KeyPair::generate()?;
-        let mut p = params("longshore-ca", &[], AUTHORITY_LIFE)?;
+        let mut p = params("longshore-ca", AUTHORITY_LIFE);
         p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
         let certificate = p.self_signed(&key)?.pem();
@@ -127,33 +123,56 @@ impl Pki {
         &self.certificate
     }
 
-    /// For a person or a program; the key is made here.
+    /// For a person or a program in any number of groups; the key is made here.
     pub fn client(&self, name: &str, groups: &[&str], life: Duration) -> Result<Identity, PkiError> {
         let key = KeyPair::generate()?;
-        let mut p = params(name, groups, life)?;
-        p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = p.signed_by(&key, &self.authority)?.pem();
+        let (subject, public) = (x509::name(name, groups), key.subject_public_key_info());
+        let certificate = self.issue(&subject, &public, &[], life, |leaf| leaf.client = true)?;
         Ok(Identity { certificate, key: key.serialize_pem() })
     }
 
-    /// For a key that stays with whoever asks.
-    pub fn sign(&self, request: &str, life: Duration, server: bool) -> Result<String, PkiError> {
-        let mut csr = CertificateSigningRequestParams::from_pem(request)?;
-        let now = SystemTime::now();
-        csr.params.not_before = (now - BACKDATE).into();
-        csr.params.not_after = (now + life).into();
-        csr.params.is_ca = IsCa::ExplicitNoCa;
-        csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let usage = if server { ExtendedKeyUsagePurpose::ServerAuth } else { ExtendedKeyUsagePurpose::ClientAuth };
-        csr.params.extended_key_usages = vec![usage];
-        Ok(csr.signed_by(&self.authority)?.pem())
+    /// For a key that stays with whoever asks, in PEM.
+    pub fn certify(&self, what: &Certify) -> Result<String, PkiError> {
+        let wanted = &what.wanted;
+        self.issue(&wanted.subject, &wanted.key, &wanted.names, what.life, |leaf| {
+            leaf.encipherment = what.encipherment;
+            leaf.server = what.server;
+            leaf.client = !what.server;
+        })
+    }
+
+    fn issue(&self, subject: &[u8], key: &[u8], names: &[u8], life: Duration, shape: impl FnOnce(&mut Leaf<'_>)) -> Result<String, PkiError> {
+        let wrong = || PkiError::Authority(self.dir.join("ca.crt"));
+        let authority = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|_| wrong())?;
+        let (_, authority) = x509_parser::parse_x509_certificate(&authority).map_err(|_| wrong())?;
+        let id = authority.iter_extensions().find_map(|e| match e.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+        let signer = self.authority.key();
+        let by = match signer.algorithm() {
+            a if *a == rcgen::PKCS_ECDSA_P256_SHA256 => Algorithm::EcdsaSha256,
+            a if *a == rcgen::PKCS_ECDSA_P384_SHA384 => Algorithm::EcdsaSha384,
+            a if *a == rcgen::PKCS_ED25519 => Algorithm::Ed25519,
+            _ => return Err(wrong()),
+        };
+        let mut serial = [0; 16];
+        SystemRandom::new().fill(&mut serial).map_err(|_| wrong())?;
+        let now = clock::now().wall;
+        // Nobody is believed for longer than the authority.
+        let until = (now + life).min(Wall::from_seconds(authority.validity().not_after.timestamp()));
+        let from = Wall(now.0 - i64::try_from(BACKDATE.as_nanos()).unwrap_or(0));
+        let issuer = authority.subject().as_raw();
+        let mut leaf = Leaf { serial, issuer, subject, from, until, key, authority: id.unwrap_or_default(), names, encipherment: false, server: false, client: false };
+        shape(&mut leaf);
+        let body = x509::to_be_signed(&leaf, by);
+        Ok(pem(&x509::signed(&body, by, &signer.sign(&body)?)))
     }
 
     /// The server's own.
     pub fn server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Identity, PkiError> {
         let key = KeyPair::generate()?;
-        let mut p = params("longshore", &[], SERVER_LIFE)?;
+        let mut p = params("longshore", SERVER_LIFE);
         for name in names {
             p.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
@@ -172,6 +191,12 @@ impl Pki {
     pub fn signer(&self, issuer: &str) -> Result<Signer, PkiError> {
         Signer::open(&self.dir.join("sa.key"), issuer)
     }
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..(at + 64).min(text.len())]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// A server's TLS with the authorities of its clients, in PEM.

@@ -6,6 +6,7 @@
 
 use super::persist::{Files, Journal, Line};
 use super::{Api, Failure};
+use crate::api::access::User;
 use crate::api::request::Request;
 use crate::api::resource::{EVENTS, Home, Id, LEASES, PODS};
 use crate::api::store::Name;
@@ -285,7 +286,7 @@ impl Api {
             store.list(EVENTS, None, None).filter(|(_, e)| is_old(&e.object(), now)).map(|(n, _)| n.clone()).collect()
         };
         for Name { namespace, name } in old {
-            let (user, manager) = ("longshore".to_owned(), "longshore".to_owned());
+            let (user, manager) = (User::new("longshore", &[]), "longshore".to_owned());
             let caller = Caller { user, manager, now, seed: self.next_seed(), dry_run: false, validation: Validation::Ignore, force: false };
             let (namespace, name) = (namespace.into(), name.into());
             let r = Request { verb: "delete", resource: EVENTS, namespace, name, sub: String::new(), rest: String::new() };

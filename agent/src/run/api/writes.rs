@@ -59,7 +59,7 @@ pub async fn write(api: &Rc<Api>, r: Request, query: Query, user: &User, http: h
     let agent = serve::header_text(&http, &header::USER_AGENT).to_owned();
     let dry_run = dry_run(&query.all("dryRun"))?;
     let mut caller = Caller {
-        user: user.name.clone(),
+        user: user.clone(),
         manager: patch::manager_of(query.get("fieldManager"), &agent),
         now: clock::now().wall,
         seed: api.next_seed(),
