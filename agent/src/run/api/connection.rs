@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 /// What one client, or all of them, may take.
@@ -115,13 +116,26 @@ async fn tls(api: Rc<Api>, config: Arc<ServerConfig>, stream: tokio::net::TcpStr
     }
 }
 
+/// Cuts the connection that a request came by: who takes nothing of an answer without end would hold it for ever.
+#[derive(Clone)]
+pub struct Cut(Arc<Notify>);
+
+impl Cut {
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// `peer` is who the connection itself says it is.
 async fn connection(api: Rc<Api>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Option<User>, guest: Guest) {
     let limits = api.limits;
     let greeted = Rc::new(Cell::new(false));
     let first = greeted.clone();
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let cut = Arc::new(Notify::new());
+    let scissors = Cut(cut.clone());
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         first.set(true);
+        request.extensions_mut().insert(scissors.clone());
         let (api, peer) = (api.clone(), peer.clone());
         async move {
             let answer = api.answer(peer, request).await;
@@ -139,10 +153,16 @@ async fn connection(api: Rc<Api>, stream: impl AsyncRead + AsyncWrite + Unpin + 
         .keep_alive_timeout(Duration::from_secs(20));
     let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     // Telling HTTP/1 from HTTP/2 and the preface of the latter have no limit of their own.
-    let ended = match tokio::time::timeout(limits.greeting, &mut served).await {
-        Ok(ended) => ended,
-        Err(_) if !greeted.get() => return tracing::debug!("a client came in and asked for nothing"),
-        Err(_) => served.await,
+    let ended = async {
+        match tokio::time::timeout(limits.greeting, &mut served).await {
+            Ok(ended) => ended,
+            Err(_) if !greeted.get() => Err("it came in and asked for nothing".into()),
+            Err(_) => served.await,
+        }
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = cut.notified() => Err("it took nothing of what it asked for".into()),
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a client's connection broke");

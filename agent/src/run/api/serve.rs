@@ -74,7 +74,7 @@ impl Api {
         let form = Form::of(&accept).ok_or_else(|| not_acceptable(&accept))?;
         match r.verb {
             "list" => lists::list(&self, &r, &query, form),
-            "watch" => watches::watch(self, r, &query, form),
+            "watch" => watches::watch(self, r, &query, form, http.extensions().get().cloned()),
             "get" => self.get(&r, &query, form),
             _ => writes::write(&self, r, query, user, http, form).await,
         }

@@ -1,5 +1,6 @@
 //! Watches: each is a revision that follows the store's history. Nothing is queued for a slow reader.
 
+use super::connection::Cut;
 use super::lists::{self, Selection};
 use super::{Answer, Api, serve, stream};
 use crate::api::print::{self, Form, Include};
@@ -39,7 +40,8 @@ pub fn watches_end(seed: u64) -> Duration {
     LIFE + Duration::from_secs(seed % LIFE.as_secs())
 }
 
-pub fn watch(api: Rc<Api>, r: Request, query: &Query, form: Form) -> Answer {
+/// `cut` ends the connection of a watcher that takes nothing.
+pub fn watch(api: Rc<Api>, r: Request, query: &Query, form: Form, cut: Option<Cut>) -> Answer {
     let selection = lists::selection(&r, query)?;
     let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")).transpose()?;
     let wanted = lists::wanted(query)?;
@@ -60,7 +62,7 @@ pub fn watch(api: Rc<Api>, r: Request, query: &Query, form: Form) -> Answer {
     }
     let ticks = api.ticks[usize::from(w.r.resource.kept().0)].subscribe();
     let (to, from) = mpsc::channel(UNDER_WAY);
-    tokio::task::spawn_local(w.follow(api, ticks, to, first));
+    tokio::task::spawn_local(w.follow(api, ticks, to, first, cut));
     Ok(stream("application/json", from))
 }
 
@@ -77,7 +79,7 @@ impl Watch {
         found.iter().for_each(|b| self.line(What::Added, b, out));
     }
 
-    async fn follow(mut self, api: Rc<Api>, mut ticks: watch::Receiver<u64>, to: mpsc::Sender<Bytes>, first: Vec<u8>) {
+    async fn follow(mut self, api: Rc<Api>, mut ticks: watch::Receiver<u64>, to: mpsc::Sender<Bytes>, first: Vec<u8>, cut: Option<Cut>) {
         api.watchers.set(api.watchers.get() + 1);
         let _count = Leaving(api.clone());
         let mut out = first;
@@ -90,7 +92,7 @@ impl Watch {
                     Ok(Err(_)) => return,
                     Err(_) => {
                         tracing::debug!(resource = self.r.resource.row().plural, "a watcher that takes nothing is let go");
-                        return;
+                        return cut.iter().for_each(Cut::now);
                     }
                 }
             }
