@@ -6,6 +6,8 @@ use super::net::Namespace;
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// What a server answered.
@@ -43,7 +45,17 @@ impl Default for Request<'_> {
 
 /// Sends a request and reads the answer; `limit` holds for the connection and for each read.
 pub fn http(to: SocketAddr, request: &Request<'_>, limit: Duration) -> Result<Response> {
-    let mut stream = connect(to, limit)?;
+    exchange(connect(to, limit)?, &to.to_string(), request)
+}
+
+/// The same over a unix socket.
+pub fn http_on(socket: &Path, request: &Request<'_>, limit: Duration) -> Result<Response> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("nobody answers on {}", socket.display()))?;
+    stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit)))?;
+    exchange(stream, "node", request)
+}
+
+fn exchange(mut stream: impl Read + Write, to: &str, request: &Request<'_>) -> Result<Response> {
     let Request { method, path, headers, body } = request;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in *headers {
