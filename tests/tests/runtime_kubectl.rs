@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use longshore_tests::lab::daemon::Options;
-use longshore_tests::lab::kubectl::{API_ADDRESS, Kubectl};
+use longshore_tests::lab::kubectl::{API_ADDRESS, Kubectl, Said};
 use longshore_tests::lab::wait::{wait_for, wait_until};
 use longshore_tests::lab::{Daemon, Lab, image};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -35,6 +37,22 @@ spec:
 
 const LOOP: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
 const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: settings }\ndata: { colour: red, size: '1' }\n";
+
+/// A request for `CN=eve, O=ops` with a key that nobody kept.
+const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIV01INENBUUF3SERFTU1Bb0dBMVVFQ2d3RGIzQnpNUXd3Q2dZRFZRUUREQU5sZG1Vd1dUQVRCZ2NxaGtqTwpQUUlCQmdncWhrak9QUU1CQndOQ0FBUnMxNjc2b3VIdysvVk9lZWoraTZkdG9SWW9WUXR4T2h2Z1lzMEw3dVVlCkFGcXlIcmxPTVg4Q3FVNVMxYW5QSlExZERHbjcrdE16ckZmSisxV2lXWEx0b0FBd0NnWUlLb1pJemowRUF3SUQKU0FBd1JRSWdZdkZpWE00NUNzVTBRSGpZWTVzd0hlNDJEZmZkTE10USt5Yy9wT0NYcHpNQ0lRQzhXVjkxbXJKUgp3OEgzZ0xEdnp1dlRCVWdyUE5pSG8yVDJEcmNLamRHck5nPT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
+
+fn request(name: &str) -> String {
+    format!(
+        "apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {{ name: {name} }}
+spec:
+  signerName: kubernetes.io/kube-apiserver-client
+  usages: [ client auth ]
+  request: {REQUEST}
+"
+    )
+}
 
 #[track_caller]
 fn has(text: &str, part: &str) -> Result<()> {
@@ -131,6 +149,54 @@ fn objects(k: &Kubectl, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
+/// Through an editor, which is a script here.
+fn edited(k: &Kubectl, scripts: &Path, script: &str, arguments: &[&str]) -> Result<Said> {
+    let editor = scripts.join("editor");
+    std::fs::write(&editor, format!("#!/bin/sh\n{script}\n"))?;
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755))?;
+    let output = k.command(&[&["edit"], arguments].concat()).env("EDITOR", &editor).env("TMPDIR", scripts).stdin(Stdio::null()).output()?;
+    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+    Ok(Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
+}
+
+fn editing(k: &Kubectl, daemon: &Daemon, scripts: &Path) -> Result<()> {
+    daemon.apply("edited.yaml", &format!("# by hand\n{CONFIG}---\n{}", pod("edited", LOOP)))?;
+    wait_until("both are there", SOON, || k.ok(&["get", "cm/settings", "pod/edited"]).is_ok())?;
+    let said = edited(k, scripts, "sed -i 's/colour: red/colour: green/' \"$1\"", &["cm", "settings"])?;
+    ensure!(said.code == Some(0) && said.out.contains("configmap/settings edited"), "{said:#?}");
+    has(&k.ok(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"])?, "green")?;
+    let file = std::fs::read_to_string(daemon.manifests().join("edited.yaml"))?;
+    ensure!(file.contains("colour: green") && file.contains("name: edited") && !file.contains("uid"), "{file}");
+    let said = edited(k, scripts, "true", &["cm", "settings"])?;
+    ensure!(said.code == Some(0) && said.err.contains("Edit cancelled, no changes made"), "{said:#?}");
+    let said = edited(k, scripts, "sed -i 's/app: edited/app: again/' \"$1\"", &["pod", "edited"])?;
+    ensure!(said.code == Some(0) && said.out.contains("pod/edited edited"), "{said:#?}");
+    has(&k.ok(&["get", "pod", "edited", "-o", "jsonpath={.metadata.labels.app}"])?, "again")?;
+    // What may not be is told in the text that the editor gets once more; one that gives up changes nothing.
+    let told = scripts.join("told");
+    let once = format!("grep 'is invalid\\|was not valid\\|may not change fields' \"$1\" >{} || sed -i 's/^spec:$/spec:\\n  hostNetwork: true/' \"$1\"", told.display());
+    let said = edited(k, scripts, &once, &["pod", "edited"])?;
+    ensure!(said.code != Some(0) && said.err.contains("pods \"edited\" is invalid"), "{said:#?}");
+    has(&std::fs::read_to_string(told)?, "pod updates may not change fields other than")?;
+    k.ok(&["delete", "cm/settings", "pod/edited"])?;
+    ensure!(!daemon.manifests().join("edited.yaml").exists(), "the file is still there");
+    Ok(())
+}
+
+fn certificates(k: &Kubectl) -> Result<()> {
+    k.fed(&["apply", "-f", "-"], &request("good"))?;
+    k.fed(&["apply", "-f", "-"], &request("bad"))?;
+    has(&k.ok(&["get", "csr", "good"])?, "Pending")?;
+    has(&k.ok(&["certificate", "approve", "good"])?, "certificatesigningrequest.certificates.k8s.io/good approved")?;
+    has(&k.ok(&["certificate", "deny", "bad"])?, "denied")?;
+    wait_until("it is issued", SOON, || k.ok(&["get", "csr", "good"]).is_ok_and(|said| said.contains("Approved,Issued")))?;
+    let bad = k.ok(&["get", "csr", "bad"])?;
+    ensure!(bad.contains("Denied") && !bad.contains("Issued"), "{bad}");
+    has(&k.refused(&["certificate", "approve", "bad"], "")?, "is already Denied")?;
+    k.ok(&["delete", "csr", "good", "bad"])?;
+    Ok(())
+}
+
 fn pods(k: &Kubectl) -> Result<()> {
     k.fed(&["apply", "-f", "-"], &pod("web", &format!("echo started; {LOOP}")))?;
     k.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
@@ -187,6 +253,8 @@ fn a_session_of_many_commands_reads_as_with_a_cluster() -> Result<()> {
         let k = Kubectl::new(daemon, &lab.network.node, &lab.home.directory("kubectl")?, &[])?;
         looking_around(&k)?;
         objects(&k, daemon)?;
+        editing(&k, daemon, &lab.home.directory("kubectl")?)?;
+        certificates(&k)?;
         pods(&k)?;
         ensure!(k.count() >= 60, "only {} commands", k.count());
         Ok(())
@@ -217,6 +285,9 @@ fn watches_and_logs_go_on_while_things_happen() -> Result<()> {
         wait_for("the container runs again", SOON, restarted)?;
         k.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
         has(&k.ok(&["logs", "web", "--previous"])?, "run")?;
+        ensure!(lines.next().context("no line after the restart")?? == "run");
+        k.ok(&["exec", "web", "--", "sh", "-c", "echo more >/proc/1/fd/1"])?;
+        ensure!(lines.next().context("no line")?? == "more");
         logs.kill()?;
         logs.wait()?;
         Ok(())
