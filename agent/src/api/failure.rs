@@ -1,7 +1,7 @@
 //! Errors as `Status` objects of meta/v1.
 
 use super::Kind;
-use crate::manifest::problem::Fault;
+use crate::manifest::problem::{Fault, FaultKind};
 use serde::{Deserialize, Serialize};
 
 /// A request that could not be served. `message` names the object and, where there is one, the remedy.
@@ -70,13 +70,15 @@ pub struct Cause {
 
 impl From<&Fault> for Cause {
     fn from(f: &Fault) -> Cause {
-        let reason = match f.message.split(':').next().unwrap_or_default() {
-            "Required value" => "FieldValueRequired",
-            "Unsupported value" => "FieldValueNotSupported",
-            "Duplicate value" => "FieldValueDuplicate",
-            "Not found" => "FieldValueNotFound",
-            "Forbidden" => "FieldValueForbidden",
-            _ => "FieldValueInvalid",
+        let reason = match f.kind {
+            FaultKind::Required => "FieldValueRequired",
+            FaultKind::NotSupported => "FieldValueNotSupported",
+            FaultKind::Duplicate => "FieldValueDuplicate",
+            FaultKind::NotFound => "FieldValueNotFound",
+            FaultKind::Forbidden => "FieldValueForbidden",
+            FaultKind::TooLong => "FieldValueTooLong",
+            FaultKind::TooMany => "FieldValueTooMany",
+            FaultKind::Invalid | FaultKind::UnknownField | FaultKind::Shape | FaultKind::Encoding => "FieldValueInvalid",
         };
         Cause { reason: reason.into(), message: f.message.clone(), field: f.field.clone() }
     }
@@ -230,6 +232,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::problem::{Faults, Path};
 
     #[test]
     fn a_missing_pod_reads_as_an_api_server_says_it() {
@@ -243,11 +246,10 @@ mod tests {
     #[test]
     fn an_invalid_object_is_told_with_each_field_once() {
         let pod = Subject { group: "", kind: "Pod", name: "web" };
-        let faults = [
-            Fault { field: "spec.containers".into(), message: "Required value".into() },
-            Fault { field: "spec.x".into(), message: "Forbidden: no".into() },
-        ];
-        let f = Failure::invalid(pod, faults.iter().map(Cause::from).collect());
+        let mut faults = Faults::default();
+        faults.required(&Path::root("spec").child("containers"), "");
+        faults.forbidden(&Path::root("spec").child("x"), "no");
+        let f = Failure::invalid(pod, faults.0.iter().map(Cause::from).collect());
         assert_eq!(f.message, "Pod \"web\" is invalid: [spec.containers: Required value, spec.x: Forbidden: no]");
         let v: serde_json::Value = serde_json::from_slice(&f.body()).unwrap();
         let want = serde_json::json!({"name": "web", "kind": "Pod", "causes": [

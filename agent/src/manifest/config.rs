@@ -1,7 +1,7 @@
 //! ConfigMaps and Secrets, to bytes by key.
 
 use super::kind::typed;
-use super::problem::{Faults, Path};
+use super::problem::{Fault, FaultKind, Faults, Path};
 use super::{Object, default, validate};
 use crate::pod::{ConfigData, Meta, Referent};
 use base64::Engine as _;
@@ -61,7 +61,7 @@ fn encoded(from: BTreeMap<String, String>, field: &str, to: &mut ConfigData, out
             Err(e) => {
                 let hint = if field == "data" { "; plain text belongs into stringData" } else { "; plain text belongs into data" };
                 let why = format!("not base64: {}{hint}", e.to_string().to_lowercase().trim_end_matches('.'));
-                out.0.push(super::problem::Fault::new(&Path::root(field).key(&k), why));
+                out.0.push(Fault::new(FaultKind::Encoding, &Path::root(field).key(&k), why));
             }
         }
     }

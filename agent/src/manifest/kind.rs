@@ -1,6 +1,6 @@
 //! From an untyped document to objects: which kinds there are, and what to say of the others.
 
-use super::problem::{Fault, Faults, Path};
+use super::problem::{Fault, FaultKind, Faults, Path};
 use super::schema::{self, Field, Shape};
 use super::{Object, Rules, config, default, endpoints, validate};
 use crate::api::resource::{Home, Id};
@@ -50,11 +50,11 @@ fn take(v: Value, rules: &Rules, depth: usize, out: &mut Vec<Object>, faults: &m
     let object = label(&v);
     let kind = text(&v, "kind").to_owned();
     if !v.is_object() {
-        found.0.push(Fault::new(&Path::default(), "a manifest is an object with apiVersion, kind and metadata"));
+        found.0.push(Fault::new(FaultKind::Shape, &Path::default(), "a manifest is an object with apiVersion, kind and metadata"));
     } else if kind.is_empty() {
         let kind = Path::root("kind");
         match v.get("kind").filter(|k| !k.is_null()) {
-            Some(_) => found.0.push(Fault::new(&kind, "must be a text")),
+            Some(_) => found.0.push(Fault::new(FaultKind::Shape, &kind, "must be a text")),
             None => found.required(&kind, ""),
         }
     } else if let Some(inner) = kind.strip_suffix("List") {
@@ -67,7 +67,7 @@ fn take(v: Value, rules: &Rules, depth: usize, out: &mut Vec<Object>, faults: &m
                     one(v, &kind, fields, rules, out, &mut found);
                 }
             }
-            None => found.0.push(Fault::new(&Path::default(), refusal(&kind))),
+            None => found.0.push(Fault::new(FaultKind::NotSupported, &Path::default(), refusal(&kind))),
         }
     }
     faults.extend(found.0.into_iter().map(|f| (object.clone(), f)));
@@ -80,12 +80,12 @@ fn list(mut v: Value, inner: &str, rules: &Rules, depth: usize, out: &mut Vec<Ob
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(items)) => items,
         Some(_) => {
-            faults.push((object, Fault::new(&Path::root("items"), "must be a list")));
+            faults.push((object, Fault::new(FaultKind::Shape, &Path::root("items"), "must be a list")));
             return;
         }
     };
     if depth == 0 {
-        faults.push((object, Fault::new(&Path::root("items"), "lists of lists go no deeper than this")));
+        faults.push((object, Fault::new(FaultKind::Shape, &Path::root("items"), "lists of lists go no deeper than this")));
         return;
     }
     for (i, mut item) in items.into_iter().enumerate() {
@@ -239,7 +239,7 @@ fn old_account_name(v: &mut Value) {
 }
 
 pub fn typed<T: DeserializeOwned>(v: Value, out: &mut Faults) -> Option<T> {
-    crate::typed::read(&v).map_err(|e| out.0.push(Fault { field: e.path, message: e.message })).ok()
+    crate::typed::read(&v).map_err(|e| out.0.push(Fault { kind: FaultKind::Shape, field: e.path, message: e.message })).ok()
 }
 
 /// Why a node does not take this kind, and the way out.

@@ -200,6 +200,7 @@ pub fn read(file: &str, text: &str, rules: &Rules) -> Contents {
                     object,
                     field: f.field,
                     message: f.message,
+                    kind: f.kind,
                 }));
             }
         }

@@ -32,27 +32,48 @@ impl fmt::Display for Path {
     }
 }
 
+/// In which way something is wrong: what programs go by, as messages are for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    #[default]
+    Invalid,
+    Required,
+    NotSupported,
+    Duplicate,
+    NotFound,
+    Forbidden,
+    TooLong,
+    TooMany,
+    /// Nobody knows the field.
+    UnknownField,
+    /// No value of the field's type.
+    Shape,
+    /// Bytes that are not in the spelling for bytes.
+    Encoding,
+}
+
 /// One fault of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
+    pub kind: FaultKind,
     pub field: String,
     pub message: String,
 }
 
 impl Fault {
-    pub fn new(path: &Path, message: impl Into<String>) -> Fault {
-        Fault { field: path.0.clone(), message: message.into() }
+    pub fn new(kind: FaultKind, path: &Path, message: impl Into<String>) -> Fault {
+        Fault { kind, field: path.0.clone(), message: message.into() }
     }
 
     /// `value` as JSON writes it.
     pub fn invalid(path: &Path, value: &str, why: &str) -> Fault {
-        Fault::new(path, format!("Invalid value: {value}: {why}"))
+        Fault::new(FaultKind::Invalid, path, format!("Invalid value: {value}: {why}"))
     }
 
     pub fn unsupported(path: &Path, value: &str, choices: &[&str]) -> Fault {
         let choices: BTreeSet<String> = choices.iter().map(|c| format!("{c:?}")).collect();
         let choices: Vec<String> = choices.into_iter().collect();
-        Fault::new(path, format!("Unsupported value: {value:?}: supported values: {}", choices.join(", ")))
+        Fault::new(FaultKind::NotSupported, path, format!("Unsupported value: {value:?}: supported values: {}", choices.join(", ")))
     }
 }
 
@@ -63,7 +84,7 @@ pub struct Faults(pub Vec<Fault>);
 impl Faults {
     pub fn required(&mut self, path: &Path, why: &str) {
         let message = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };
-        self.0.push(Fault::new(path, message));
+        self.0.push(Fault::new(FaultKind::Required, path, message));
     }
 
     pub fn invalid(&mut self, path: &Path, value: &str, why: &str) {
@@ -75,7 +96,7 @@ impl Faults {
     }
 
     pub fn duplicate(&mut self, path: &Path, value: &str) {
-        self.0.push(Fault::new(path, format!("Duplicate value: {value:?}")));
+        self.0.push(Fault::new(FaultKind::Duplicate, path, format!("Duplicate value: {value:?}")));
     }
 
     pub fn unsupported(&mut self, path: &Path, value: &str, choices: &[&str]) {
@@ -83,11 +104,19 @@ impl Faults {
     }
 
     pub fn forbidden(&mut self, path: &Path, why: &str) {
-        self.0.push(Fault::new(path, format!("Forbidden: {why}")));
+        self.0.push(Fault::new(FaultKind::Forbidden, path, format!("Forbidden: {why}")));
     }
 
     pub fn not_found(&mut self, path: &Path, value: &str) {
-        self.0.push(Fault::new(path, format!("Not found: {value:?}")));
+        self.0.push(Fault::new(FaultKind::NotFound, path, format!("Not found: {value:?}")));
+    }
+
+    pub fn too_many(&mut self, path: &Path, n: usize, most: usize) {
+        self.0.push(Fault::new(FaultKind::TooMany, path, format!("Too many: {n}: must have at most {most} items")));
+    }
+
+    pub fn too_long(&mut self, path: &Path, most: usize) {
+        self.0.push(Fault::new(FaultKind::TooLong, path, format!("Too long: may not be more than {most} bytes")));
     }
 }
 
@@ -109,6 +138,8 @@ pub struct Problem {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
     pub message: String,
+    #[serde(skip)]
+    pub kind: FaultKind,
 }
 
 fn is_zero(n: &usize) -> bool {

@@ -4,7 +4,7 @@ use super::super::resource::{ACCOUNTS, CONFIG_MAPS, Id, PODS, REQUESTS, SECRETS,
 use super::super::signing;
 use super::meta;
 use super::{Context, Failure, canonical, refuse};
-use crate::manifest::problem::{Fault, Faults, Path};
+use crate::manifest::problem::{Fault, FaultKind, Faults, Path};
 use crate::manifest::schema::{self, Field, Shape};
 use crate::manifest::validate::names;
 use crate::manifest::{self};
@@ -82,8 +82,8 @@ pub fn shape(object: &mut Value, id: Id, how: Validation) -> Result<Vec<String>,
     if let Some(managed) = managed {
         meta::set(object, "managedFields", managed);
     }
-    let (unsupported, found): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|f| f.message.starts_with("Unsupported value"));
-    let (unknown, wrong): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|f| f.message.starts_with("unknown field"));
+    let (unsupported, found): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|f| f.kind == FaultKind::NotSupported);
+    let (unknown, wrong): (Vec<Fault>, Vec<Fault>) = found.into_iter().partition(|f| f.kind == FaultKind::UnknownField);
     let row = id.row();
     let handled = |what: String| {
         Failure::bad_request(format!("{} in version {:?} cannot be handled as a {}: {what}", row.kind, row.version, row.kind))
@@ -109,7 +109,7 @@ pub fn complete(object: Value, id: Id, context: &Context) -> Result<Value, Failu
     let name = meta::text(&object, "name").to_owned();
     let (mut object, faults) = completed(object, id, context);
     canonical::canonical(&mut object, id);
-    if id == SECRETS && faults.iter().any(|f| f.message.starts_with("not base64")) {
+    if id == SECRETS && faults.iter().any(|f| f.kind == FaultKind::Encoding) {
         let told: Vec<String> = faults.iter().map(|f| format!("{}: {}", f.field, f.message)).collect();
         return Err(Failure::bad_request(format!("Secret in version \"v1\" cannot be handled as a Secret: {}", told.join(", "))));
     }

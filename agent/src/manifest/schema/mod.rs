@@ -23,7 +23,7 @@ pub use discovery::{ENDPOINT_SLICE, ENDPOINTS};
 pub use pod::POD;
 pub use service::SERVICE;
 
-use super::problem::{Fault, Path};
+use super::problem::{Fault, FaultKind, Path};
 use crate::quantity::Quantity;
 use crate::time::Wall;
 use serde_json::{Map, Value};
@@ -178,7 +178,7 @@ fn object(m: &mut Map<String, Value>, fields: &[Field], path: &Path, out: &mut V
     m.retain(|k, v| {
         let Some((_, shape)) = fields.iter().find(|(name, _)| name == k) else {
             let hint = nearest(k, fields).map_or_else(String::new, |n| format!(", did you mean {n}?"));
-            out.push(Fault::new(&path.child(k), format!("unknown field{hint}")));
+            out.push(Fault::new(FaultKind::UnknownField, &path.child(k), format!("unknown field{hint}")));
             return false;
         };
         if v.is_null() || matches!((&*v, shape), (Value::String(s), Shape::OneOf(_)) if s.is_empty()) {
@@ -194,7 +194,7 @@ fn scalar(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> boo
             Value::String(_) => true,
             Value::Bool(_) | Value::Number(_) => {
                 let message = format!("must be a text, not {}; put it in quotes", name_of(v));
-                out.push(Fault::new(path, message));
+                out.push(Fault::new(FaultKind::Shape, path, message));
                 false
             }
             _ => wrong(v, "a text", path, out),
@@ -220,7 +220,7 @@ fn scalar(v: &mut Value, shape: Shape, path: &Path, out: &mut Vec<Fault>) -> boo
             Value::String(s) => match Quantity::parse(s) {
                 Ok(_) => true,
                 Err(e) => {
-                    out.push(Fault::new(path, e.to_string()));
+                    out.push(Fault::new(FaultKind::Shape, path, e.to_string()));
                     false
                 }
             },
@@ -264,7 +264,7 @@ fn invalid(v: &Value, why: &str, path: &Path, out: &mut Vec<Fault>) -> bool {
 }
 
 fn wrong(v: &Value, wanted: &str, path: &Path, out: &mut Vec<Fault>) -> bool {
-    out.push(Fault::new(path, format!("must be {wanted}, not {}", name_of(v))));
+    out.push(Fault::new(FaultKind::Shape, path, format!("must be {wanted}, not {}", name_of(v))));
     false
 }
 

@@ -1,7 +1,7 @@
 //! ConfigMaps and Secrets.
 
 use super::{meta, names};
-use crate::manifest::problem::{Fault, Faults, Path};
+use crate::manifest::problem::{Faults, Path};
 use crate::pod::{ConfigData, Meta, Referent};
 
 /// The most that all values together may take, in bytes.
@@ -16,7 +16,7 @@ pub fn check(kind: Referent, m: &Meta, data: &ConfigData, out: &mut Faults) {
         }
     }
     if data.data.values().map(|v| v.len()).sum::<usize>() > MOST {
-        out.0.push(Fault::new(&Path::default(), format!("Too long: may not be more than {MOST} bytes")));
+        out.too_long(&Path::default(), MOST);
     }
     if kind == Referent::Secret {
         typed(data, &path, out);

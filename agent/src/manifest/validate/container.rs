@@ -153,10 +153,7 @@ fn restart(c: &Container, init: bool, path: &Path, out: &mut Faults) {
         _ => {}
     }
     if c.restart_policy_rules.len() > 20 {
-        out.0.push(crate::manifest::problem::Fault::new(
-            rules,
-            format!("Too many: {}: must have at most 20 items", c.restart_policy_rules.len()),
-        ));
+        out.too_many(rules, c.restart_policy_rules.len(), 20);
     }
     for (i, r) in c.restart_policy_rules.iter().enumerate() {
         rule(r, &rules.index(i), out);

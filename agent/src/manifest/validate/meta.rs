@@ -56,6 +56,6 @@ fn check_annotations(annotations: &BTreeMap<String, String>, path: &Path, out: &
         }
     }
     if annotations.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > ANNOTATIONS {
-        out.0.push(crate::manifest::problem::Fault::new(path, format!("Too long: may not be more than {ANNOTATIONS} bytes")));
+        out.too_long(path, ANNOTATIONS);
     }
 }

@@ -1,7 +1,7 @@
 //! Requests and limits.
 
 use super::names;
-use crate::manifest::problem::{Fault, Faults, Path};
+use crate::manifest::problem::{Fault, FaultKind, Faults, Path};
 use crate::pod::Resources;
 use crate::quantity::Quantity;
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ fn claims(r: &Resources, known: &[serde_json::Value], path: &Path, out: &mut Fau
             let names: Vec<&str> = known.iter().filter_map(|k| k.get("name")?.as_str()).collect();
             let among = if names.is_empty() { " which is empty".to_owned() } else { format!(": {}", names.join(", ")) };
             let message = format!("Not found: {name:?}: must be one of the names in pod.spec.resourceClaims{among}");
-            out.0.push(Fault::new(&path.index(i), message));
+            out.0.push(Fault::new(FaultKind::NotFound, &path.index(i), message));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::probe::number;
 use super::{meta, names};
 use crate::manifest::Rules;
-use crate::manifest::problem::{Faults, Path};
+use crate::manifest::problem::{Fault, FaultKind, Faults, Path};
 use longshore_dataplane::wire::{IntOrString, Service, ServicePort, ServiceSpec};
 use std::collections::BTreeSet;
 
@@ -116,7 +116,7 @@ fn ports(s: &ServiceSpec, rules: &Rules, path: &Path, out: &mut Faults) {
         }
         if p.port != 0 && !numbers.insert((&p.protocol, p.port)) {
             let message = format!("Duplicate value: {{\"port\":{},\"protocol\":{:?}}}", p.port, p.protocol);
-            out.0.push(crate::manifest::problem::Fault::new(&path, message));
+            out.0.push(Fault::new(FaultKind::Duplicate, &path, message));
         }
         if p.node_port != 0 {
             let path = path.child("nodePort");

@@ -1,7 +1,7 @@
 //! Endpoint slices.
 
 use super::{meta, names};
-use crate::manifest::problem::{Fault, Faults, Path};
+use crate::manifest::problem::{Faults, Path};
 use longshore_dataplane::wire::{Endpoint, EndpointSlice};
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ pub fn slice(s: &EndpointSlice, out: &mut Faults) {
 
 fn too_many(n: usize, most: usize, path: &Path, out: &mut Faults) {
     if n > most {
-        out.0.push(Fault::new(path, format!("Too many: {n}: must have at most {most} items")));
+        out.too_many(path, n, most);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::api::request::Request;
 use crate::api::selector::{Fields, Labels};
 use crate::api::store::Name;
 use crate::api::{Failure, Query};
+use crate::manifest::problem::{Faults, Path};
 use crate::run::clock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -133,22 +134,18 @@ fn begins(query: &Query, limited: bool, current: u64) -> Result<(u64, Option<Nam
 
 /// Which of the options go together.
 fn options(query: &Query) -> Result<(), Failure> {
-    let refuse = |field: &str, why: String| Err(writes::options_invalid("ListOptions", "meta.k8s.io", field, why));
+    let refuse = |tell: &dyn Fn(&mut Faults)| Err(writes::options_invalid("ListOptions", "meta.k8s.io", tell));
     if query.get("sendInitialEvents").is_some() {
-        return refuse("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list".into());
+        return refuse(&|f| f.forbidden(&Path::root("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
     }
-    let field = "resourceVersionMatch";
-    let Some(wish) = query.get(field) else { return Ok(()) };
+    let path = Path::root("resourceVersionMatch");
+    let Some(wish) = query.get("resourceVersionMatch") else { return Ok(()) };
     match (wish, query.get("resourceVersion")) {
-        (_, None) => refuse(field, "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".into()),
-        _ if query.get("continue").is_some() => {
-            refuse(field, "Forbidden: resourceVersionMatch is forbidden when continue is provided".into())
-        }
-        ("Exact", Some("0")) => {
-            refuse(field, "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".into())
-        }
+        (_, None) => refuse(&|f| f.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided")),
+        _ if query.get("continue").is_some() => refuse(&|f| f.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided")),
+        ("Exact", Some("0")) => refuse(&|f| f.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
         ("Exact" | "NotOlderThan", _) => Ok(()),
-        (other, _) => refuse(field, format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\"")),
+        (other, _) => refuse(&|f| f.unsupported(&path, other, &["Exact", "NotOlderThan"])),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::api::access::{Attributes, MASTERS, User};
 use crate::api::request::Request;
 use crate::api::resource::{ACCOUNTS, Id, PODS, SECRETS};
 use crate::api::write::meta;
+use crate::manifest::problem::Path;
 use crate::run::clock;
 use hyper::body::Incoming;
 use hyper::{StatusCode, header};
@@ -159,7 +160,8 @@ fn token(api: &Api, r: &Request, spec: &mut Value) -> Result<Value, Failure> {
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(TOKEN_LIFE);
     if !(TOKEN_LEAST..=TOKEN_MOST).contains(&seconds) {
         let why = if seconds < TOKEN_LEAST { "may not specify a duration less than 10 minutes" } else { "may not specify a duration larger than 2^32 seconds" };
-        return Err(writes::options_invalid("TokenRequest", "authentication.k8s.io", "spec.expirationSeconds", format!("Invalid value: {seconds}: {why}")));
+        let path = Path::root("spec").child("expirationSeconds");
+        return Err(writes::options_invalid("TokenRequest", "authentication.k8s.io", |f| f.invalid_number(&path, seconds, why)));
     }
     let mut own = json!({"namespace": r.namespace, "serviceaccount": {"name": r.name, "uid": meta::text(&account, "uid")}});
     bind(api, r, &spec["boundObjectRef"], &mut own)?;

@@ -11,6 +11,7 @@ use crate::api::resource::{EVENTS, NAMESPACES};
 use crate::api::store::Name;
 use crate::api::write::{self, Caller, DeleteOptions, Op, Validation};
 use crate::api::{Failure, Query, protobuf};
+use crate::manifest::problem::{Fault, FaultKind, Faults, Path};
 use crate::run::clock;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -74,7 +75,7 @@ pub async fn write(api: &Rc<Api>, r: Request, query: Query, user: &User, http: h
         "patch" => {
             let patch = PatchKind::from_content_type(&kind, write::shape_of(r.resource).is_some())?;
             if patch == PatchKind::Apply && query.get("fieldManager").is_none() {
-                return Err(options_invalid("PatchOptions", "meta.k8s.io", "fieldManager", "Required value: is required for apply patch".into()));
+                return Err(options_invalid("PatchOptions", "meta.k8s.io", |f| f.required(&Path::root("fieldManager"), "is required for apply patch")));
             }
             (Op::Patch(patch, bytes.to_vec()), r)
         }
@@ -109,14 +110,19 @@ fn created(r: &Request, kind: &str, bytes: &[u8]) -> Result<Value, Failure> {
 }
 
 /// Options of a request that cannot be.
-pub fn options_invalid(kind: &str, group: &str, field: &str, message: String) -> Failure {
-    let fault = crate::manifest::problem::Fault { field: field.into(), message };
-    Failure::invalid(Subject { group, kind, name: "" }, vec![(&fault).into()])
+pub fn options_invalid(kind: &str, group: &str, tell: impl FnOnce(&mut Faults)) -> Failure {
+    let mut faults = Faults::default();
+    tell(&mut faults);
+    Failure::invalid(Subject { group, kind, name: "" }, faults.0.iter().map(Into::into).collect())
 }
 
 fn dry_run(values: &[String]) -> Result<bool, Failure> {
     match values.iter().find(|v| *v != "All") {
-        Some(_) => Err(options_invalid("UpdateOptions", "meta.k8s.io", "dryRun", format!("Unsupported value: {values:?}: supported values: \"All\""))),
+        // An API server shows all of them.
+        Some(_) => Err(options_invalid("UpdateOptions", "meta.k8s.io", |f| {
+            let message = format!("Unsupported value: {values:?}: supported values: \"All\"");
+            f.0.push(Fault::new(FaultKind::NotSupported, &Path::root("dryRun"), message));
+        })),
         None => Ok(!values.is_empty()),
     }
 }

@@ -9,7 +9,8 @@ use crate::api::resource::{Id, PODS};
 use crate::api::store::Name;
 use crate::api::write;
 use crate::manifest::edit::{self, EditError, Which};
-use crate::manifest::{self, Key, Problem};
+use crate::manifest::problem::Fault;
+use crate::manifest::{self, Key};
 use crate::node::Event;
 use crate::pod::PodUid;
 use serde_json::{Map, Value};
@@ -105,28 +106,20 @@ impl Manifests {
 
     /// Writes the file, once it is sure that the object is good in it.
     async fn save(&mut self, key: &Key, id: Id, file: &str, expect: &Expect, text: Option<String>) -> Result<(), Failure> {
-        if let Some(text) = &text {
-            let contents = manifest::read(file, text, &self.rules);
+        let read = text.map(|text| (manifest::read(file, &text, &self.rules), text));
+        if let Some((contents, _)) = &read {
             let name = key.to_string();
-            let faults: Vec<&Problem> = contents.problems.iter().filter(|p| p.object == name).collect();
-            if let Some(p) = faults.first() {
-                let fault = manifest::problem::Fault { field: p.field.clone(), message: p.message.clone() };
+            if let Some(p) = contents.problems.iter().find(|p| p.object == name) {
+                let fault = Fault { kind: p.kind, field: p.field.clone(), message: p.message.clone() };
                 return Err(write::invalid(id, &key.name, &[fault]));
             }
         }
         let path = self.path_of(file);
-        let job = {
-            let (text, expect) = (text.clone(), match expect {
-                Expect::Nothing => Expect::Nothing,
-                Expect::Text(d) => Expect::Text(*d),
-            });
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || replace::write(&path, &expect, text.as_deref()))
-        };
+        let (to, expect, text) = (path.clone(), *expect, read.as_ref().map(|(_, text)| text.clone()));
+        let job = tokio::task::spawn_blocking(move || replace::write(&to, &expect, text.as_deref()));
         job.await.expect("writing does not panic").map_err(|e| e.failure(id, &key.name))?;
-        match text {
-            Some(text) => {
-                let contents = manifest::read(file, &text, &self.rules);
+        match read {
+            Some((contents, text)) => {
                 self.store.set_file(file, contents);
                 if let Some(stamp) = files::stamp_of(&path, self.is_alone()) {
                     self.stamps.insert(file.to_owned(), stamp);
