@@ -245,7 +245,7 @@ fn uids_outlive_restarts_and_edits_but_not_removals() {
         n.write("a.yaml", &pod("web", "x:1"));
         let again = n.pod("web", |q| q.metadata.uid != p.metadata.uid).await;
         let base = n.kill();
-        fs::remove_file(base.path().join("state/objects.json")).unwrap();
+        fs::remove_file(base.path().join("state/objects.jsonl")).unwrap();
         let n = Node::start(base, "m");
         let derived = n.pod("web", |_| true).await;
         assert_eq!(derived.metadata.uid, p.metadata.uid, "without a record the uid follows from the pod");

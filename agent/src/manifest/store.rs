@@ -1,6 +1,6 @@
 //! The directory as it stands: which file holds which object, what was good last, who has which uid.
 //!
-//! Owns the last good version of every object and the record of identities (`objects.json`). A file
+//! Owns the last good version of every object and the record of identities (`objects.jsonl`). A file
 //! with a fault keeps the objects it had; of two objects of one name the one in the first file counts.
 //! Must never do I/O: contents come in, a `Settled` goes out. After a crash it is primed with the copies
 //! of the files that were good last, and the record. Tests: `tests/store.rs`.
@@ -52,8 +52,11 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// Identities by `Pod default/web`: the content of `objects.json`.
+/// Identities by `Pod default/web`: the content of `objects.jsonl`.
 pub type Record = BTreeMap<String, Identity>;
+
+/// Identities that changed, and those that are forgotten.
+pub type RecordChanges = BTreeMap<String, Option<Identity>>;
 
 /// One object, shared with whoever was told of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,8 +88,8 @@ pub struct Store {
     more: Vec<Problem>,
     /// Something was taken in since the last conclusions.
     dirty: bool,
-    /// The record changed since it was handed out.
-    unwritten: bool,
+    /// Whose identity changed since that was handed out.
+    unwritten: BTreeSet<String>,
 }
 
 /// Services and slices, whole.
@@ -112,7 +115,7 @@ pub struct Diff {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settled {
     /// To be written down before anything else is done.
-    pub record: Option<Record>,
+    pub record: RecordChanges,
     pub diff: Diff,
     /// Those that were not there before.
     pub new_problems: Vec<Problem>,
@@ -176,6 +179,10 @@ impl Store {
         self.files.get(name).is_some_and(|f| f.problems.is_empty())
     }
 
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
@@ -205,7 +212,7 @@ impl Store {
     pub fn own(&mut self, key: &Key, owned: Map<String, Value>) {
         if let Some(i) = self.record.get_mut(&key.to_string()).filter(|i| i.owned != owned) {
             i.owned = owned;
-            self.unwritten = true;
+            self.unwritten.insert(key.to_string());
             self.dirty = true;
         }
     }
@@ -218,7 +225,6 @@ impl Store {
         self.dirty = false;
         self.more.clone_from(&more);
         let (winners, duplicates) = self.winners();
-        let before = self.record.clone();
         let mut live = BTreeMap::new();
         for (key, file) in winners {
             let prior = self.live.get(&key).cloned();
@@ -229,7 +235,11 @@ impl Store {
                 *object = p;
             }
             live.insert(key.clone(), object.clone());
-            self.record.insert(key.to_string(), identity);
+            let key = key.to_string();
+            if self.record.get(&key) != Some(&identity) {
+                self.unwritten.insert(key.clone());
+                self.record.insert(key, identity);
+            }
         }
         self.live = live;
         self.bury(now);
@@ -239,8 +249,8 @@ impl Store {
         let mended = &files(&self.problems) - &files(&problems);
         let new_problems = problems.iter().filter(|p| !self.problems.contains(p)).cloned().collect();
         self.problems = problems;
-        let changed = std::mem::take(&mut self.unwritten) || self.record != before;
-        let record = changed.then(|| self.record.clone());
+        let unwritten = std::mem::take(&mut self.unwritten);
+        let record = unwritten.into_iter().map(|key| (key.clone(), self.record.get(&key).cloned())).collect();
         Settled { record, diff: self.diff(), new_problems, mended }
     }
 
@@ -267,6 +277,7 @@ impl Store {
         for (key, i) in &mut self.record {
             if !alive.contains(key) && i.removed.is_none() {
                 i.removed = Some(now.truncated());
+                self.unwritten.insert(key.clone());
             }
         }
         let mut gone: Vec<(Wall, String)> = self.record.iter().filter_map(|(k, i)| Some((i.removed?, k.clone()))).collect();
@@ -274,6 +285,7 @@ impl Store {
             gone.sort();
             for (_, key) in &gone[..gone.len() - REMEMBERED] {
                 self.record.remove(key);
+                self.unwritten.insert(key.clone());
             }
         }
     }

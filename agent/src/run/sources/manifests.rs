@@ -6,16 +6,17 @@
 
 use super::files::{self, Listing, Stamp};
 use super::door::Wish;
+use super::record::RecordFile;
 use super::replace;
 use super::watch::{Nudge, Watch};
 use crate::api::resource::Id;
 use crate::api::store::Name;
-use crate::manifest::store::{Diff, Record, Settled, Store};
+use crate::manifest::store::{Diff, Settled, Store};
 use crate::manifest::{self, Contents, Key, Kind, Problem, Rules};
 use crate::node::Event;
 use crate::pod::Referent;
 use crate::run::api::Show;
-use crate::run::{clock, state_dir};
+use crate::run::clock;
 use longshore_dataplane::wire::{EndpointSlice, Service};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -46,7 +47,7 @@ const LARGE: usize = 1 << 20;
 pub struct Manifests {
     pub(super) path: PathBuf,
     pub(super) rules: Rules,
-    record: PathBuf,
+    record: RecordFile,
     copies_dir: PathBuf,
     pub(super) store: Store,
     /// As each file was when it was read last.
@@ -110,10 +111,10 @@ impl Tell {
 impl Manifests {
     /// Reads what the process before left in the state directory.
     pub fn new(path: PathBuf, state_dir: &Path, rules: Rules) -> Manifests {
-        let record = state_dir.join("objects.json");
+        let (record, known) = RecordFile::open(&state_dir.join("objects.jsonl"));
         let copies_dir = state_dir.join("manifests");
         let mut out = Manifests {
-            store: Store::new(read_record(&record)),
+            store: Store::new(known),
             path,
             rules,
             record,
@@ -289,9 +290,8 @@ impl Manifests {
     fn settle(&mut self) -> Settled {
         let settled = self.store.settle(clock::now().wall, self.directory.clone());
         *self.problems.0.borrow_mut() = self.store.problems().to_vec();
-        if let Some(record) = &settled.record {
-            let bytes = serde_json::to_vec_pretty(record).expect("plain data serialises");
-            if let Err(error) = state_dir::replace(&self.record, &bytes, false) {
+        if !settled.record.is_empty() || self.record.is_behind() {
+            if let Err(error) = self.record.write(&settled.record, self.store.record()) {
                 tracing::error!(%error, "the record of objects could not be written; pods may get other uids after a restart");
             }
             self.unsynced = true;
@@ -310,7 +310,7 @@ impl Manifests {
         if !std::mem::take(&mut self.unsynced) {
             return;
         }
-        let record = self.record.clone();
+        let record = self.record.path().to_owned();
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(record).and_then(|f| f.sync_all())).await;
         if let Ok(Err(error)) = synced {
             tracing::warn!(%error, "the record of objects may not survive a power failure");
@@ -386,14 +386,4 @@ fn invalid(p: &Problem) -> Event {
     let object = if kind.is_empty() { p.object.clone() } else { String::new() };
     let message = Problem { object, ..p.clone() }.to_string();
     Event::Invalid { kind: kind.into(), namespace: namespace.into(), name: name.into(), message }
-}
-
-fn read_record(path: &Path) -> Record {
-    match std::fs::read(path) {
-        Ok(bytes) => crate::typed::read_text(&bytes).unwrap_or_else(|error| {
-            tracing::warn!(path = %path.display(), %error, "the record of objects cannot be read; it is begun anew");
-            Record::new()
-        }),
-        Err(_) => Record::new(),
-    }
 }

@@ -3,6 +3,7 @@
 pub mod door;
 mod files;
 pub mod manifests;
+mod record;
 pub mod replace;
 mod watch;
 mod wishes;
