@@ -213,14 +213,13 @@ impl Store {
         if let Some(i) = self.record.get_mut(&key.to_string()).filter(|i| i.owned != owned) {
             i.owned = owned;
             self.unwritten.insert(key.to_string());
-            self.dirty = true;
         }
     }
 
     /// Draws the conclusions. `more` are problems of the directory itself.
     pub fn settle(&mut self, now: Wall, more: Vec<Problem>) -> Settled {
         if !self.dirty && more == self.more {
-            return Settled::default();
+            return Settled { record: self.take_unwritten(), ..Settled::default() };
         }
         self.dirty = false;
         self.more.clone_from(&more);
@@ -249,9 +248,13 @@ impl Store {
         let mended = &files(&self.problems) - &files(&problems);
         let new_problems = problems.iter().filter(|p| !self.problems.contains(p)).cloned().collect();
         self.problems = problems;
-        let unwritten = std::mem::take(&mut self.unwritten);
-        let record = unwritten.into_iter().map(|key| (key.clone(), self.record.get(&key).cloned())).collect();
+        let record = self.take_unwritten();
         Settled { record, diff: self.diff(), new_problems, mended }
+    }
+
+    fn take_unwritten(&mut self) -> RecordChanges {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        unwritten.into_iter().map(|key| (key.clone(), self.record.get(&key).cloned())).collect()
     }
 
     /// Which file's object counts for each key; the others are told.
