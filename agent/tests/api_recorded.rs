@@ -80,9 +80,7 @@ fn plain(v: &mut Value) {
                     v.as_array_mut().into_iter().flatten().for_each(|c| c["description"] = "".into());
                 } else if k == "cells" {
                     v.as_array_mut().into_iter().flatten().filter(|c| is_age(c)).for_each(|c| *c = "*".into());
-                } else if volatile && (v.is_string() || v.is_null()) {
-                    *v = "*".into();
-                } else if k == "username" || k == "groups" || k == "extra" {
+                } else if (volatile && (v.is_string() || v.is_null())) || k == "username" || k == "groups" || k == "extra" {
                     *v = "*".into();
                 } else {
                     plain(v);

@@ -101,7 +101,8 @@ fn dry_runs_answer_as_if_and_change_nothing() {
         let made = server.post(MAPS, &map("m", 1)).await.ok();
         server.post(PODS, &pod("p", "n")).await.ok();
         server.post(PODS, &pod("q", "")).await.ok();
-        let (before, mut watch) = (server.api.store().revision(), server.watch("/api/v1/configmaps?watch=1").await);
+        let before = server.api.store().revision();
+        let mut watch = server.watch("/api/v1/configmaps?watch=1").await;
         watch.next().await.unwrap();
         let path = format!("{MAPS}/m?dryRun=All");
         assert_eq!(server.post(&format!("{MAPS}?dryRun=All"), &map("new", 1)).await.ok()["metadata"]["name"], "new");

@@ -165,10 +165,10 @@ fn keep_given(object: &mut Value, old: &Value) {
         return;
     }
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-        if object["spec"].get(field).is_none_or(|v| v.is_null() || v == "") {
-            if let Some(was) = old["spec"].get(field) {
-                object["spec"][field] = was.clone();
-            }
+        if object["spec"].get(field).is_none_or(|v| v.is_null() || v == "")
+            && let Some(was) = old["spec"].get(field)
+        {
+            object["spec"][field] = was.clone();
         }
     }
     if !matches!(object["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer")) {

@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+type Changed = BTreeMap<PodUid, (Arc<Pod>, Arc<PodStatus>)>;
+
 pub struct Show {
     api: Rc<Api>,
     node_name: String,
@@ -29,7 +31,7 @@ pub struct Show {
     pods: RefCell<BTreeMap<PodUid, Name>>,
     /// Pods that changed since they were last rendered. A pod that starts changes many times, and most nodes have
     /// nobody who looks: what is never read is never rendered.
-    changed: RefCell<BTreeMap<PodUid, (Arc<Pod>, Arc<PodStatus>)>>,
+    changed: RefCell<Changed>,
 }
 
 impl Show {

@@ -44,11 +44,11 @@ impl Server {
         let (pod, status) = found.ok_or_else(|| Failure::missing(PODS.subject(name)))?;
         let ports = || pod.containers().flat_map(|(_, c)| &c.ports);
         let number = match port {
-            "" => ports().next().map_or(80, |p| u16::try_from(p.container_port).unwrap_or(0)),
+            "" => ports().next().map_or(80, |p| p.container_port),
             text => match text.parse() {
                 Ok(n) => n,
                 Err(_) => {
-                    let named = ports().find(|p| p.name == text).map(|p| u16::try_from(p.container_port).unwrap_or(0));
+                    let named = ports().find(|p| p.name == text).map(|p| p.container_port);
                     named.ok_or_else(|| Failure::bad_request(format!("pod {name:?} has no port {text:?}")))?
                 }
             },
