@@ -1,6 +1,5 @@
 //! Errors as `Status` objects of meta/v1.
 
-use super::Kind;
 use crate::manifest::problem::{Fault, FaultKind};
 use serde::{Deserialize, Serialize};
 
@@ -107,12 +106,6 @@ impl Subject<'_> {
 impl Failure {
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Failure {
         Failure { status: "Failure".into(), message: message.into(), reason: reason.into(), code, ..Failure::default() }
-    }
-
-    pub fn not_found(kind: Kind, name: &str) -> Failure {
-        let resource = kind.resource();
-        let details = Details { name: name.into(), kind: kind.plural().into(), ..Details::default() };
-        Failure { details: Some(Box::new(details)), ..Failure::new(404, "NotFound", format!("{resource} {name:?} not found")) }
     }
 
     pub fn no_such_path(path: &str) -> Failure {
@@ -232,15 +225,16 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::resource::{PODS, SLICES};
     use crate::manifest::problem::{Faults, Path};
 
     #[test]
     fn a_missing_pod_reads_as_an_api_server_says_it() {
-        let v: serde_json::Value = serde_json::from_slice(&Failure::not_found(Kind::Pod, "web").body()).unwrap();
+        let v: serde_json::Value = serde_json::from_slice(&Failure::missing(PODS.subject("web")).body()).unwrap();
         let want = serde_json::json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
             "message": "pods \"web\" not found", "reason": "NotFound", "details": {"name": "web", "kind": "pods"}, "code": 404});
         assert_eq!(v, want);
-        assert_eq!(Failure::not_found(Kind::EndpointSlice, "web-1").message, "endpointslices.discovery.k8s.io \"web-1\" not found");
+        assert_eq!(Failure::missing(SLICES.subject("web-1")).message, "endpointslices.discovery.k8s.io \"web-1\" not found");
     }
 
     #[test]

@@ -27,4 +27,3 @@ pub mod x509;
 pub use failure::Failure;
 pub use object::{EventObject, List, PodObject};
 pub use query::Query;
-pub use route::Kind;

@@ -1,6 +1,6 @@
 //! Objects of this node as they stand on the wire.
 
-use super::Kind;
+use super::resource::{EVENTS, PODS};
 use crate::node::effect::EventRecord;
 use crate::pod::status::PodStatus;
 use crate::pod::{Meta, Pod, PodSpec};
@@ -93,11 +93,6 @@ struct ShownPod<'a> {
     status: &'a PodStatus,
 }
 
-fn typed<T: Serialize>(kind: Kind, object: &T) -> Vec<u8> {
-    let t = Typed { api_version: kind.api_version(), kind: kind.name(), object };
-    serde_json::to_vec(&t).expect("plain data serialises")
-}
-
 /// The same, to be worked on.
 pub fn pod_value(p: &Pod, status: &PodStatus, node: &str) -> serde_json::Value {
     serde_json::from_slice(&pod(p, status, node)).expect("just written")
@@ -113,7 +108,8 @@ pub fn pod(pod: &Pod, status: &PodStatus, node: &str) -> Vec<u8> {
     if spec.node_name.is_empty() {
         node.clone_into(&mut spec.to_mut().node_name);
     }
-    let shown = ShownPod { api_version: Kind::Pod.api_version(), kind: Kind::Pod.name(), metadata, spec, status };
+    let row = PODS.row();
+    let shown = ShownPod { api_version: row.version, kind: row.kind, metadata, spec, status };
     serde_json::to_vec(&shown).expect("plain data serialises")
 }
 
@@ -147,7 +143,8 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
         reporting_component: e.component.into(),
         reporting_instance: node.into(),
     };
-    typed(Kind::Event, &object)
+    let row = EVENTS.row();
+    serde_json::to_vec(&Typed { api_version: row.version, kind: row.kind, object: &object }).expect("plain data serialises")
 }
 
 #[cfg(test)]

@@ -239,6 +239,15 @@ impl Id {
         Subject { group: self.row().group, kind: self.row().kind, name }
     }
 
+    /// The path of a list; of all namespaces without one.
+    pub fn path(self, namespace: Option<&str>) -> String {
+        let (root, plural) = (self.row().root(), self.row().plural);
+        match namespace {
+            Some(n) => format!("{root}/namespaces/{}/{plural}", super::query::encode(n)),
+            None => format!("{root}/{plural}"),
+        }
+    }
+
     /// The row under which the objects are kept: the two faces of events share one.
     pub fn kept(self) -> Id {
         if self.row().group == "events.k8s.io" { EVENTS.with_group("") } else { self }

@@ -4,7 +4,8 @@ use super::client::{Client, ClientError, Socket, refused};
 use super::spdy::{self, Frame, Opener};
 use super::terminal::{self, Raw};
 use super::{Fault, Scope, logs, resource};
-use crate::api::{Failure, Kind, Query, query};
+use crate::api::resource::PODS;
+use crate::api::{Failure, Query, query};
 use clap::Args;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -72,7 +73,7 @@ impl Exec {
         for (name, on) in [("stdin", self.stdin), ("stdout", true), ("stderr", !self.tty), ("tty", self.tty)] {
             q.push(name, on);
         }
-        let path = format!("{}/{}/exec", Kind::Pod.path(Some(namespace)), query::encode(&pod));
+        let path = format!("{}/{}/exec", PODS.path(Some(namespace)), query::encode(&pod));
         let headers = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v4.channel.k8s.io")];
         let response = client.send(Method::POST, &path, &q, &headers.map(|(k, v)| (k, v.to_owned()))).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -62,7 +62,7 @@ impl Get {
         let kinds: Vec<Resource> = kinds.into_iter().map(Resource::parse).collect::<Result<_, _>>()?;
         let mut shown = false;
         for resource in kinds {
-            let items = client.read::<List<Value>>(&resource.kind().path(self.namespace())).await?.items;
+            let items = client.read::<List<Value>>(&resource.id().path(self.namespace())).await?.items;
             if items.is_empty() && matches!(self.output, None | Some(Output::Wide)) {
                 continue;
             }
@@ -100,7 +100,7 @@ impl Get {
         if self.watch {
             return self.watch(client, resource, names).await;
         }
-        let path = resource.kind().path(self.namespace());
+        let path = resource.id().path(self.namespace());
         let mut items = Vec::new();
         if names.is_empty() || resource == Resource::Endpoints {
             items = client.read::<List<Value>>(&path).await?.items;
@@ -168,7 +168,7 @@ impl Get {
         let mut query = Query::default();
         query.push("watch", true);
         query.push("sendInitialEvents", true);
-        let response = client.open(&resource.kind().path(self.namespace()), &query).await?;
+        let response = client.open(&resource.id().path(self.namespace()), &query).await?;
         let mut lines = Lines::new(response.into_body());
         let mut initial = Some(Vec::new());
         let mut widths = Vec::new();

@@ -2,7 +2,8 @@
 
 use super::client::{Client, ClientError, Socket};
 use super::{Fault, Scope, resource};
-use crate::api::{Kind, PodObject, Query, query};
+use crate::api::resource::PODS;
+use crate::api::{PodObject, Query, query};
 use clap::Args;
 use http_body_util::BodyExt as _;
 use std::io::Write as _;
@@ -80,7 +81,7 @@ impl Logs {
         if let Some(n) = self.limit_bytes {
             q.push("limitBytes", n);
         }
-        let path = format!("{}/{}/log", Kind::Pod.path(Some(namespace)), query::encode(&pod));
+        let path = format!("{}/{}/log", PODS.path(Some(namespace)), query::encode(&pod));
         let mut body = client.open(&path, &q).await?.into_body();
         let mut out = std::io::stdout().lock();
         while let Some(frame) = body.frame().await {
@@ -97,7 +98,7 @@ impl Logs {
 
 /// The container that is meant when none is named: by annotation, or the first. Tells which where there are several.
 pub(super) async fn default_container(client: &Client, namespace: &str, pod: &str, quiet: bool) -> Result<String, Fault> {
-    let path = format!("{}/{}", Kind::Pod.path(Some(namespace)), query::encode(pod));
+    let path = format!("{}/{}", PODS.path(Some(namespace)), query::encode(pod));
     let p: PodObject = client.read(&path).await?;
     let all: Vec<&str> = p.spec.containers.iter().chain(&p.spec.init_containers).map(|c| c.name.as_str()).collect();
     let named = p.metadata.annotations.get(DEFAULT_CONTAINER).filter(|n| all.contains(&n.as_str()));

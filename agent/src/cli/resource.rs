@@ -1,6 +1,6 @@
 //! What a user may call a kind of object.
 
-use crate::api::Kind;
+use crate::api::resource::{EVENTS, Id, PODS, SERVICES, SLICES};
 
 /// A kind on the command line. Endpoints are read from slices and shown by service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,13 @@ impl Resource {
         })
     }
 
-    pub fn kind(self) -> Kind {
+    /// Where its objects are.
+    pub fn id(self) -> Id {
         match self {
-            Resource::Pods => Kind::Pod,
-            Resource::Services => Kind::Service,
-            Resource::Endpoints | Resource::EndpointSlices => Kind::EndpointSlice,
-            Resource::Events => Kind::Event,
+            Resource::Pods => PODS,
+            Resource::Services => SERVICES,
+            Resource::Endpoints | Resource::EndpointSlices => SLICES,
+            Resource::Events => EVENTS,
         }
     }
 

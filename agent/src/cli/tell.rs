@@ -4,7 +4,8 @@ use super::client::{Client, Socket};
 use super::get::emit;
 use super::resource::{self, Resource};
 use super::{Cli, Fault, Scope};
-use crate::api::{EventObject, Kind, List, PodObject, query};
+use crate::api::resource::{EVENTS, PODS};
+use crate::api::{EventObject, List, PodObject, query};
 use crate::describe;
 use crate::run::clock;
 use crate::why::Why;
@@ -33,14 +34,14 @@ impl Describe {
         if resource != Resource::Pods {
             return Err("only pods can be described; try: longshore get KIND NAME -o yaml".into());
         }
-        let path = Kind::Pod.path(Some(&self.scope.namespace));
+        let path = PODS.path(Some(&self.scope.namespace));
         if names.is_empty() {
             let all: List<PodObject> = client.read(&path).await?;
             names = all.items.into_iter().map(|p| p.metadata.name).collect();
         }
         for (i, name) in names.iter().enumerate() {
             let pod: PodObject = client.read(&format!("{path}/{}", query::encode(name))).await?;
-            let events: List<EventObject> = client.read(&Kind::Event.path(Some(&self.scope.namespace))).await?;
+            let events: List<EventObject> = client.read(&EVENTS.path(Some(&self.scope.namespace))).await?;
             let about = |e: &EventObject| e.involved_object.name == *name && e.involved_object.uid == pod.metadata.uid;
             let events: Vec<EventObject> = events.items.into_iter().filter(about).collect();
             let gap = if i > 0 { "\n\n" } else { "" };
