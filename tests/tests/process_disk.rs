@@ -168,6 +168,11 @@ fn a_full_state_directory_loses_no_pod_and_no_identity() -> Result<()> {
     refused(&node, "POST", "/api/v1/nodes", &nodes, "No space left on device")?;
     ensure!(ask(&node, "GET", "/api/v1/nodes/other", &json!({}))?.0 == 404);
     node.wait_for_phase("web", "Running")?;
+    // A node that starts now still looks after its pods.
+    let started = starts(&node);
+    node.daemon.kill_nine();
+    node.daemon.launch()?;
+    ensure!(uid(&node.wait_for_phase("web", "Running")?) == web && starts(&node) == started);
     disk.clear()?;
     done(&node, "POST", "/apis/coordination.k8s.io/v1/namespaces/default/leases", &lease)?;
     // A write of its own brings the record up to date.

@@ -122,7 +122,13 @@ impl StateDir {
         let mut records = read(&path, &text);
         let recovered = records.iter().map(|(u, r)| (u.clone(), recovered(r))).collect();
         // Whoever was killed in the middle of a line left no line end; a new file has whole lines only.
-        let (journal, len) = rewrite(&path, &mut records)?;
+        let (journal, len) = match rewrite(&path, &mut records) {
+            Ok(new) => new,
+            Err(error) => {
+                let (journal, len) = go_on(&path, &text, &error)?;
+                (Arc::new(journal), len)
+            }
+        };
         let inner = Inner { journal, len, records, dirty: BTreeSet::new() };
         Ok((StateDir { path, inner: RefCell::new(inner) }, recovered))
     }
@@ -256,12 +262,27 @@ fn recovered(r: &Record) -> Recovered {
 /// Writes beside the file and renames over it, so that a reader and a crash see the old or the new whole.
 pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), StateError> {
     let beside = path.with_extension("new");
-    let mut f = at(&beside, File::create(&beside))?;
-    at(&beside, f.write_all(bytes))?;
-    if durable {
-        at(&beside, f.sync_all())?;
-    }
+    let write = || {
+        let mut f = File::create(&beside)?;
+        f.write_all(bytes)?;
+        if durable { f.sync_all() } else { Ok(()) }
+    };
+    let written = write().inspect_err(|_| {
+        // It may be what keeps the disk full.
+        let _ = std::fs::remove_file(&beside);
+    });
+    at(&beside, written)?;
     at(path, std::fs::rename(&beside, path))
+}
+
+/// A journal whose text is known, as it is, where a full disk lets no new one be written: a node that cannot write must
+/// still look after its pods. What follows the last whole line goes; it was never acknowledged.
+pub fn go_on(path: &Path, text: &[u8], why: &StateError) -> Result<(File, u64), StateError> {
+    let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1) as u64;
+    let journal = at(path, std::fs::OpenOptions::new().append(true).create(true).custom_flags(libc::O_NOFOLLOW).open(path))?;
+    at(path, journal.set_len(whole))?;
+    tracing::warn!(%why, "a state file could not be written anew; it goes on as it is");
+    Ok((journal, whole))
 }
 
 #[cfg(test)]
@@ -346,6 +367,25 @@ mod tests {
         state.inner.borrow_mut().journal = journal;
         state.flush().unwrap();
         assert_eq!(messages(dir.path()), told(&[("a", "1"), ("b", "1"), ("c", "1")]));
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written_anew_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = StateDir::open(dir.path()).unwrap();
+        state.write_outcome(&PodUid::new("a"), &status("1")).unwrap().make_durable().unwrap();
+        drop(state);
+        let path = dir.path().join(JOURNAL);
+        let mut text = std::fs::read(&path).unwrap();
+        text.extend(br#"{"uid":"b","status":{"pha"#);
+        std::fs::write(&path, text).unwrap();
+        // Where the new one would be written nothing can be.
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        let (state, recovered) = StateDir::open(dir.path()).unwrap();
+        assert_eq!(recovered.len(), 1);
+        state.write_outcome(&PodUid::new("c"), &status("1")).unwrap().make_durable().unwrap();
+        std::fs::remove_dir(path.with_extension("new")).unwrap();
+        assert_eq!(messages(dir.path()), told(&[("a", "1"), ("c", "1")]));
     }
 
     #[test]

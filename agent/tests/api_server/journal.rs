@@ -209,6 +209,15 @@ fn a_full_disk_is_told_and_changes_nothing() {
         assert_eq!(watch.next().await.unwrap().name, "later", "the watcher saw none of what was refused");
         there = maps(server).await;
     });
+    // Nor does a full disk keep the next one from going on.
+    std::fs::write(disk.0.join("filler"), vec![0; 2 << 20]).unwrap_err();
+    with_server(with_journal(&path), async |server| {
+        assert_eq!(maps(server).await, there);
+        server.put(&format!("{MAPS}/m0"), &map("m0", "y".repeat(20 << 10))).await.refused(500, "InternalError");
+        std::fs::remove_file(disk.0.join("filler")).unwrap();
+        server.delete(&format!("{MAPS}/m1"), &json!({})).await.ok();
+        there = maps(server).await;
+    });
     with_server(with_journal(&path), async |server| assert_eq!(maps(server).await, there));
 }
 

@@ -126,10 +126,11 @@ impl Journal {
                 Err(error) => tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over"),
             }
         }
-        let lines = objects.iter().map(|(k, o)| (k.clone(), Line::put(k.0, o, true).bytes())).collect();
+        let lines: BTreeMap<(Id, Name), Vec<u8>> = objects.iter().map(|(k, o)| (k.clone(), Line::put(k.0, o, true).bytes())).collect();
         let begun = objects.into_iter().map(|((id, _), o)| (id, o)).collect();
-        let (file, len) = rewrite(path, &lines)?;
-        let inner = Arc::new(Mutex::new(Inner { file, len, live: len, lines }));
+        let (file, len) = rewrite(path, &lines).or_else(|error| state_dir::go_on(path, &old, &error))?;
+        let live = lines.values().map(|l| l.len() as u64).sum();
+        let inner = Arc::new(Mutex::new(Inner { file, len, live, lines }));
         Ok(Journal { path: path.to_owned(), inner, begun: RefCell::new(begun) })
     }
 
