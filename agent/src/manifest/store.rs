@@ -84,10 +84,16 @@ pub struct Store {
     told: BTreeMap<Key, Stored>,
     told_services: bool,
     problems: Vec<Problem>,
+    /// Of objects that stand in several files.
+    duplicates: BTreeMap<Key, Vec<Problem>>,
     /// Those of the directory itself, as they were told last.
     more: Vec<Problem>,
     /// Something was taken in since the last conclusions.
     dirty: bool,
+    /// Objects of the files that were taken in since: conclusions about all others stand.
+    touched: BTreeSet<Key>,
+    /// What was gone when the daemon started is marked.
+    buried: bool,
     /// Whose identity changed since that was handed out.
     unwritten: BTreeSet<String>,
 }
@@ -128,16 +134,19 @@ impl Store {
         Store { record, dirty: true, ..Store::default() }
     }
 
-    /// What was good last, from before the daemon started.
+    /// What was good last, from before the daemon started; in order of names.
     pub fn prime(&mut self, file: &str, contents: Contents) {
         self.set_file(file, Contents { problems: Vec::new(), ..contents });
-        self.live = self.winners().0.into_iter().map(|(k, f)| (k.clone(), self.files[&f].objects[&k].clone())).collect();
+        for (key, object) in &self.files[file].objects {
+            self.live.entry(key.clone()).or_insert_with(|| object.clone());
+        }
     }
 
     /// A file was read. While it has problems, what it held before and holds no more stays.
     pub fn set_file(&mut self, name: &str, contents: Contents) {
         self.dirty = true;
         let old = self.files.remove(name).unwrap_or_default();
+        self.touched.extend(old.objects.keys().cloned());
         let mut file = File { objects: BTreeMap::new(), problems: contents.problems };
         let broken = !file.problems.is_empty();
         for o in contents.objects {
@@ -160,6 +169,7 @@ impl Store {
                 file.objects.entry(key).or_insert(o);
             }
         }
+        self.touched.extend(file.objects.keys().cloned());
         self.files.insert(name.to_owned(), file);
     }
 
@@ -171,7 +181,9 @@ impl Store {
     }
 
     pub fn remove_file(&mut self, name: &str) {
-        self.dirty |= self.files.remove(name).is_some();
+        let Some(file) = self.files.remove(name) else { return };
+        self.dirty = true;
+        self.touched.extend(file.objects.into_keys());
     }
 
     /// Whether all that the file holds was taken.
@@ -223,33 +235,26 @@ impl Store {
         }
         self.dirty = false;
         self.more.clone_from(&more);
-        let (winners, duplicates) = self.winners();
-        let mut live = BTreeMap::new();
-        for (key, file) in winners {
-            let prior = self.live.get(&key).cloned();
-            let identity = identify(self.record.get(&key.to_string()), &key, prior.as_ref(), &self.files[&file].objects[&key], now);
-            let object = self.files.get_mut(&file).and_then(|f| f.objects.get_mut(&key)).expect("the winner is there");
-            fill(object, &identity);
-            if let Some(p) = prior.filter(|p| p == object) {
-                *object = p;
-            }
-            live.insert(key.clone(), object.clone());
-            let key = key.to_string();
-            if self.record.get(&key) != Some(&identity) {
-                self.unwritten.insert(key.clone());
-                self.record.insert(key, identity);
+        let touched = std::mem::take(&mut self.touched);
+        let (winners, duplicates) = self.winners(&touched);
+        self.duplicates.retain(|key, _| !touched.contains(key));
+        self.duplicates.extend(duplicates);
+        for key in &touched {
+            match winners.get(key) {
+                Some(file) => self.take_in(key, file, now),
+                None => drop(self.live.remove(key)),
             }
         }
-        self.live = live;
-        self.bury(now);
-        let mut problems: Vec<Problem> = self.files.values().flat_map(|f| f.problems.clone()).chain(duplicates).chain(more).collect();
+        self.bury(&touched, now);
+        let of_files = self.files.values().flat_map(|f| &f.problems).chain(self.duplicates.values().flatten());
+        let mut problems: Vec<Problem> = of_files.cloned().chain(more).collect();
         problems.sort();
         let files = |list: &[Problem]| list.iter().map(|p| p.file.clone()).collect::<BTreeSet<_>>();
         let mended = &files(&self.problems) - &files(&problems);
         let new_problems = problems.iter().filter(|p| !self.problems.contains(p)).cloned().collect();
         self.problems = problems;
         let record = self.take_unwritten();
-        Settled { record, diff: self.diff(), new_problems, mended }
+        Settled { record, diff: self.diff(&touched), new_problems, mended }
     }
 
     fn take_unwritten(&mut self) -> RecordChanges {
@@ -257,73 +262,106 @@ impl Store {
         unwritten.into_iter().map(|key| (key.clone(), self.record.get(&key).cloned())).collect()
     }
 
-    /// Which file's object counts for each key; the others are told.
-    fn winners(&self) -> (BTreeMap<Key, String>, Vec<Problem>) {
+    /// Which file's object counts for each of these keys; the others are told.
+    fn winners(&self, keys: &BTreeSet<Key>) -> (BTreeMap<Key, String>, BTreeMap<Key, Vec<Problem>>) {
         let mut out: BTreeMap<Key, String> = BTreeMap::new();
-        let mut problems = Vec::new();
+        let mut problems: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
         for (name, file) in &self.files {
-            for key in file.objects.keys() {
-                match out.get(key) {
-                    Some(first) => problems.push(about(name, key, &format!("it stands in {first} already; that one counts"))),
-                    None => {
-                        out.insert(key.clone(), name.clone());
-                    }
+            let mut found = |key: &Key| match out.get(key) {
+                Some(first) => {
+                    let why = format!("it stands in {first} already; that one counts");
+                    problems.entry(key.clone()).or_default().push(about(name, key, &why));
                 }
+                None => drop(out.insert(key.clone(), name.clone())),
+            };
+            // Whichever are fewer.
+            if file.objects.len() < keys.len() {
+                file.objects.keys().filter(|k| keys.contains(k)).for_each(&mut found);
+            } else {
+                keys.iter().filter(|k| file.objects.contains_key(k)).for_each(&mut found);
             }
         }
         (out, problems)
     }
 
+    /// The object of this file counts: it gets its identity.
+    fn take_in(&mut self, key: &Key, file: &str, now: Wall) {
+        let prior = self.live.get(key).cloned();
+        let object = self.files.get_mut(file).and_then(|f| f.objects.get_mut(key)).expect("the winner is there");
+        let name = key.to_string();
+        let identity = identify(self.record.get(&name), key, prior.as_ref(), object, now);
+        fill(object, &identity);
+        if let Some(p) = prior.filter(|p| p == object) {
+            *object = p;
+        }
+        self.live.insert(key.clone(), object.clone());
+        if self.record.get(&name) != Some(&identity) {
+            self.unwritten.insert(name.clone());
+            self.record.insert(name, identity);
+        }
+    }
+
     /// Marks what is gone, and forgets what has been gone longest.
-    fn bury(&mut self, now: Wall) {
-        let alive: BTreeSet<String> = self.live.keys().map(ToString::to_string).collect();
-        for (key, i) in &mut self.record {
-            if !alive.contains(key) && i.removed.is_none() {
+    fn bury(&mut self, touched: &BTreeSet<Key>, now: Wall) {
+        let gone: Vec<String> = if std::mem::replace(&mut self.buried, true) {
+            touched.iter().filter(|k| !self.live.contains_key(k)).map(ToString::to_string).collect()
+        } else {
+            let alive: BTreeSet<String> = self.live.keys().map(ToString::to_string).collect();
+            self.record.keys().filter(|k| !alive.contains(*k)).cloned().collect()
+        };
+        for key in gone {
+            if let Some(i) = self.record.get_mut(&key).filter(|i| i.removed.is_none()) {
                 i.removed = Some(now.truncated());
-                self.unwritten.insert(key.clone());
+                self.unwritten.insert(key);
             }
         }
-        let mut gone: Vec<(Wall, String)> = self.record.iter().filter_map(|(k, i)| Some((i.removed?, k.clone()))).collect();
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let mut gone: Vec<(Wall, &String)> = self.record.iter().filter_map(|(k, i)| Some((i.removed?, k))).collect();
         if gone.len() > REMEMBERED {
             gone.sort();
-            for (_, key) in &gone[..gone.len() - REMEMBERED] {
-                self.record.remove(key);
-                self.unwritten.insert(key.clone());
+            let most = gone.len() - REMEMBERED;
+            let forgotten: Vec<String> = gone[..most].iter().map(|(_, k)| (*k).clone()).collect();
+            for key in forgotten {
+                self.record.remove(&key);
+                self.unwritten.insert(key);
             }
         }
     }
 
-    fn diff(&mut self) -> Diff {
+    fn diff(&mut self, touched: &BTreeSet<Key>) -> Diff {
         let mut out = Diff::default();
         let mut services_changed = !self.told_services;
-        for (key, new) in &self.live {
-            if self.told.get(key) == Some(new) {
+        for key in touched {
+            let (old, new) = (self.told.get(key), self.live.get(key));
+            if old == new {
                 continue;
             }
-            match new {
-                Stored::Pod(p) => out.set_pods.push(p.clone()),
-                Stored::Config(data, meta) => {
+            match (old, new) {
+                (_, Some(Stored::Pod(p))) => out.set_pods.push(p.clone()),
+                (_, Some(Stored::Config(data, meta))) => {
                     out.shown.push(config(key, data, meta));
-                    if !matches!(self.told.get(key), Some(Stored::Config(told, _)) if told == data) {
+                    if !matches!(old, Some(Stored::Config(told, _)) if told == data) {
                         out.set_configs.push((key.clone(), data.clone()));
                     }
                 }
-                Stored::Other(value) => out.shown.push((**value).clone()),
-                Stored::Service(_) | Stored::Slice(_) => services_changed = true,
+                (_, Some(Stored::Other(value))) => out.shown.push((**value).clone()),
+                (Some(Stored::Pod(p)), None) => out.remove_pods.push(p.uid()),
+                (Some(Stored::Config(..)), None) => out.remove_configs.push(key.clone()),
+                (_, Some(Stored::Service(_) | Stored::Slice(_))) | (Some(Stored::Service(_) | Stored::Slice(_)), None) => services_changed = true,
+                (Some(Stored::Other(_)) | None, None) => {}
             }
-        }
-        for (key, old) in self.told.iter().filter(|(k, _)| !self.live.contains_key(k)) {
-            out.gone.push(key.clone());
-            match old {
-                Stored::Pod(p) => out.remove_pods.push(p.uid()),
-                Stored::Config(..) => out.remove_configs.push(key.clone()),
-                Stored::Other(_) => {}
-                Stored::Service(_) | Stored::Slice(_) => services_changed = true,
+            match new.cloned() {
+                Some(new) => drop(self.told.insert(key.clone(), new)),
+                None => {
+                    out.gone.push(key.clone());
+                    self.told.remove(key);
+                }
             }
         }
         out.services = services_changed.then(|| self.services());
         self.told_services = true;
-        self.told.clone_from(&self.live);
         out
     }
 

@@ -2,6 +2,9 @@ use crate::manifest::store::{Diff, Record, Settled, Store};
 use crate::manifest::{Contents, Key, Kind, Rules, read};
 use crate::pod::Pod;
 use crate::time::Wall;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 struct Dir {
@@ -242,4 +245,64 @@ fn the_record_does_not_grow_without_end() {
     assert_eq!(d.set("b.yaml", &pod("web", "x:1", "last")).record.len(), 1, "what did not change is not written");
     let forms = serde_json::to_value(&d.store.record()["Pod default/web"]).unwrap()["incarnations"].as_object().unwrap().len();
     assert_eq!(forms, 32);
+}
+
+/// What a file is made to hold: pods with their images. Broken: one more document is none.
+type Files = BTreeMap<usize, BTreeMap<usize, usize>>;
+
+proptest! {
+    /// Conclusions are drawn about what was touched alone, and come to the same as about everything.
+    #[test]
+    fn what_was_told_is_what_the_first_file_holds_after_any_history(
+        steps in proptest::collection::vec((0..4_usize, 0..6_u8, proptest::collection::btree_map(0..5_usize, 0..3_usize, 0..4), any::<bool>()), 1..25),
+    ) {
+        let mut d = Dir::new(Record::new());
+        let mut files = Files::new();
+        let mut told: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        for (file, what, pods, settles) in steps {
+            let name = format!("{file}.yaml");
+            match what {
+                0 => {
+                    files.remove(&file);
+                    d.store.remove_file(&name);
+                }
+                1 => {
+                    let held = files.entry(file).or_default();
+                    held.extend(pods.clone());
+                    d.store.set_file(&name, contents(&name, &(text_of(&pods) + "][\n")));
+                }
+                _ => {
+                    files.insert(file, pods.clone());
+                    d.store.set_file(&name, contents(&name, &text_of(&pods)));
+                }
+            }
+            if !settles {
+                continue;
+            }
+            let diff = d.settle().diff;
+            for p in diff.remove_pods {
+                told.retain(|_, have| have.uid() != p);
+            }
+            for p in diff.set_pods {
+                told.insert(p.metadata.name.clone(), p);
+            }
+            let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+            let mut twice = 0;
+            for (pod, image) in files.values().flatten() {
+                match wanted.entry(format!("p{pod}")) {
+                    Entry::Occupied(_) => twice += 1,
+                    Entry::Vacant(e) => drop(e.insert(format!("x:{image}"))),
+                }
+            }
+            let images: BTreeMap<String, String> = told.iter().map(|(n, p)| (n.clone(), p.spec.containers[0].image.clone())).collect();
+            prop_assert_eq!(images, wanted);
+            let duplicates = d.store.problems().iter().filter(|p| p.message.contains("that one counts")).count();
+            prop_assert_eq!(duplicates, twice);
+            prop_assert_eq!(d.settle(), Settled::default());
+        }
+    }
+}
+
+fn text_of(pods: &BTreeMap<usize, usize>) -> String {
+    pods.iter().map(|(pod_number, image)| pod(&format!("p{pod_number}"), &format!("x:{image}"), "run")).collect()
 }
