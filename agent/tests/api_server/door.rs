@@ -180,6 +180,32 @@ fn a_crash_wherever_the_reader_waits_leaves_the_old_or_the_new() {
     }
 }
 
+#[test]
+fn what_is_edited_right_behind_a_write_is_heard_of() {
+    let base = directory();
+    let node = Node::new(base.path());
+    let path = node.manifests.join("two.yaml");
+    fs::write(&path, TWO).unwrap();
+    // One that is heard of only when all is looked at again, every 20 s, outlasts the test.
+    node.live(ENDLESS, async |server, dead| {
+        shown(server, dead, "other").await.unwrap();
+        for n in 0..20 {
+            server.patch(&format!("{MAPS}/m"), &value(format!("api{n}"))).await.ok();
+            let edited = node.text("two.yaml").replace(&format!("v: api{n}"), &format!("v: hand{n}"));
+            assert!(edited.contains(&format!("v: hand{n}")), "{edited}");
+            if n % 2 == 0 {
+                fs::write(&path, edited).unwrap();
+            } else {
+                fs::write(node.manifests.join("draft~"), edited).unwrap();
+                fs::rename(node.manifests.join("draft~"), &path).unwrap();
+            }
+            while shown(server, dead, "m").await.unwrap()["data"]["v"] != format!("hand{n}") {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}
+
 /// A refusal that reads well in kubectl: what could not be done, where, and why.
 fn is_told(answer: &super::server::Answer, why: &str) {
     let told = answer.refused(500, "InternalError");

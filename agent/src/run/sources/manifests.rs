@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -158,39 +159,58 @@ impl Manifests {
         let directory = if self.path.is_file() { self.path.parent() } else { Some(&*self.path) };
         replace::recover(directory.unwrap_or(Path::new(".")));
         let mut watch = Watch::new(&self.path);
-        let mut ready = false;
         self.tell_owned(&tell);
+        let mut due = self.look_at_all(&mut watch, &tell).await;
+        if tell.to.send(Event::SourcesReady).await.is_err() {
+            return;
+        }
         while !tell.to.is_closed() {
-            let there = watch.arm();
-            let busy = self.scan(Some(&watch)).await;
-            self.conclude(&tell).await;
-            // Nobody waits for the disk.
-            self.copy();
-            self.sync().await;
-            if !ready && tell.to.send(Event::SourcesReady).await.is_err() {
-                return;
-            }
-            ready = true;
-            let wait = match busy {
-                Some(wait) => wait,
-                None if there => SLOW,
-                None => ABSENT,
-            };
             let heard = tokio::select! {
                 () = tell.to.closed() => return,
-                n = watch.heard(wait) => n,
+                n = watch.heard(due.saturating_duration_since(Instant::now())) => n,
                 Some(wish) = wishes.recv() => {
                     self.grant(wish, &tell).await;
                     while let Ok(wish) = wishes.try_recv() {
                         self.grant(wish, &tell).await;
                     }
+                    self.conserve().await;
                     continue;
                 }
             };
             if heard == Nudge::Heard {
                 watch.drain(COALESCE).await;
+                // What this daemon wrote itself is no news, and a directory may hold thousands of files.
+                if watch.heard_of().is_some_and(|names| names.iter().all(|n| self.is_as_known(n))) {
+                    continue;
+                }
             }
+            due = self.look_at_all(&mut watch, &tell).await;
         }
+    }
+
+    /// Reads what changed, and tells. When to look again, if nothing is heard before.
+    async fn look_at_all(&mut self, watch: &mut Watch, tell: &Tell) -> Instant {
+        let there = watch.arm();
+        let busy = self.scan(Some(watch)).await;
+        self.conclude(tell).await;
+        self.conserve().await;
+        let idle = if there { SLOW } else { ABSENT };
+        Instant::now() + busy.unwrap_or(idle)
+    }
+
+    /// Nobody waits for the disk.
+    async fn conserve(&mut self) {
+        self.copy();
+        self.sync().await;
+    }
+
+    /// Whether a file is as it was when it was read or written last, or is one that only an API write has beside it.
+    fn is_as_known(&self, name: &OsStr) -> bool {
+        let Some(name) = name.to_str() else { return false };
+        if replace::is_beside(name) {
+            return true;
+        }
+        files::is_manifest(name) && !self.missing.contains_key(name) && self.stamps.get(name) == files::stamp_of(&self.path.join(name), false).as_ref()
     }
 
     /// What the server owned before the daemon started.
@@ -331,7 +351,7 @@ impl Manifests {
                 Err(error) => tracing::warn!(file = %name, %error, "no copy of a good manifest could be kept"),
             }
         }
-        let gone: Vec<String> = self.copies.keys().filter(|n| !self.store.files().any(|f| f == *n)).cloned().collect();
+        let gone: Vec<String> = self.copies.keys().filter(|n| !self.store.has_file(n)).cloned().collect();
         for name in gone {
             self.copies.remove(&name);
             let _ = std::fs::remove_file(self.copies_dir.join(&name));

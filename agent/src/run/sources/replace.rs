@@ -99,6 +99,11 @@ pub fn recover(directory: &Path) {
     }
 }
 
+/// Whether a file of this name stands beside another while that is written.
+pub fn is_beside(name: &str) -> bool {
+    Left::parse(name).is_some()
+}
+
 /// What a name beside a file says: `.NAME.OLD.NEW.longshore`, `.NAME.OLD.gone.longshore` or `.NAME.part.longshore`.
 struct Left<'a> {
     name: &'a str,

@@ -6,7 +6,7 @@
 
 use futures_util::StreamExt as _;
 use inotify::{Event, EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +30,10 @@ pub struct Watch {
     outer: Option<WatchDescriptor>,
     /// When each file that is open for writing was written last.
     writing: BTreeMap<OsString, Instant>,
+    /// Of which files something was heard since that was asked.
+    names: BTreeSet<OsString>,
+    /// Something was heard that is not about a file of the directory.
+    more: bool,
 }
 
 impl Watch {
@@ -39,7 +43,7 @@ impl Watch {
         if let Err(error) = &stream {
             tracing::warn!(%error, "changes of manifests are noticed late: they cannot be watched (fs.inotify.max_user_instances?)");
         }
-        Watch { path: path.to_owned(), stream: stream.ok(), inner: None, outer: None, writing: BTreeMap::new() }
+        Watch { path: path.to_owned(), stream: stream.ok(), inner: None, outer: None, writing: BTreeMap::new(), names: BTreeSet::new(), more: false }
     }
 
     /// Makes sure that what is there now is watched. False: there is nothing to watch.
@@ -118,17 +122,30 @@ impl Watch {
         }
     }
 
+    /// The files of which something was heard since. None: not of files alone.
+    pub fn heard_of(&mut self) -> Option<BTreeSet<OsString>> {
+        let names = std::mem::take(&mut self.names);
+        (!std::mem::take(&mut self.more)).then_some(names)
+    }
+
     /// Whether the event is about us.
     fn take(&mut self, e: Event<OsString>) -> bool {
         if e.mask.contains(EventMask::Q_OVERFLOW) {
             self.writing.clear();
+            self.more = true;
             return true;
         }
         if Some(&e.wd) == self.outer.as_ref() && Some(&e.wd) != self.inner.as_ref() {
+            self.more |= e.name.as_deref() == self.path.file_name();
             return e.name.as_deref() == self.path.file_name();
         }
         if Some(&e.wd) != self.inner.as_ref() {
+            self.more |= e.mask.contains(EventMask::IGNORED);
             return e.mask.contains(EventMask::IGNORED);
+        }
+        match &e.name {
+            Some(name) => drop(self.names.insert(name.clone())),
+            None => self.more = true,
         }
         // The events of a single file bear no name.
         let name = e.name.unwrap_or_default();

@@ -121,8 +121,11 @@ impl Manifests {
         match read {
             Some((contents, text)) => {
                 self.store.set_file(file, contents);
-                if let Some(stamp) = files::stamp_of(&path, self.is_alone()) {
-                    self.stamps.insert(file.to_owned(), stamp);
+                // Somebody may have changed it since: then it is read.
+                let stamp = files::stamp_of(&path, self.is_alone());
+                match stamp.filter(|_| files::text(&path).is_ok_and(|t| t == text)) {
+                    Some(stamp) => drop(self.stamps.insert(file.to_owned(), stamp)),
+                    None => drop(self.stamps.remove(file)),
                 }
                 self.fresh.insert(file.to_owned(), text);
             }
