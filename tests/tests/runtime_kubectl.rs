@@ -288,6 +288,14 @@ fn watches_and_logs_go_on_while_things_happen() -> Result<()> {
         ensure!(lines.next().context("no line after the restart")?? == "run");
         k.ok(&["exec", "web", "--", "sh", "-c", "echo more >/proc/1/fd/1"])?;
         ensure!(lines.next().context("no line")?? == "more");
+        // Who is attached sees what is said from now on.
+        k.fed(&["apply", "-f", "-"], &pod("talker", "trap 'exit 0' TERM; while :; do echo tick; sleep 0.2; done"))?;
+        k.ok(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"])?;
+        let mut attached = k.command(&["attach", "talker"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut heard = BufReader::new(attached.stdout.take().context("no output")?).lines();
+        ensure!(heard.next().context("no line")?? == "tick" && heard.next().context("no second line")?? == "tick");
+        attached.kill()?;
+        attached.wait()?;
         logs.kill()?;
         logs.wait()?;
         Ok(())
@@ -302,6 +310,10 @@ fn a_terminal_and_forwarded_ports_carry_bytes_both_ways() -> Result<()> {
         k.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
         let said = k.on_terminal(&["exec", "-it", "web", "--", "sh", "-c", "test -t 0 && echo on a terminal"])?;
         has(&said, "on a terminal")?;
+
+        // Through the API to what the pod serves.
+        let fetched = k.ok(&["get", "--raw", "/api/v1/namespaces/default/pods/web:8080/proxy/big"])?;
+        ensure!(fetched.len() == 1_000_000, "{} bytes", fetched.len());
 
         let mut forward = k.command(&["port-forward", "pod/web", "18080:8080"]).stdout(Stdio::piped()).spawn()?;
         let mut out = BufReader::new(forward.stdout.take().context("no output")?);

@@ -1,6 +1,6 @@
 //! Lists in pieces, lists of versions that are gone, and deletion by selection.
 
-use super::server::{MAPS, Server, map, parts, revision, with_server};
+use super::server::{MAPS, Server, map, parts, request, revision, with_server};
 use serde_json::{Value, json};
 
 const EVERYWHERE: &str = "/api/v1/configmaps";
@@ -159,6 +159,21 @@ fn tokens_and_versions_that_are_none_are_refused() {
         let early = get(&format!("resourceVersion={ahead}")).await;
         assert!(early.refused(504, "Timeout").contains("Too large resource version"));
         assert_eq!(early.headers["retry-after"], "1");
+    });
+}
+
+#[test]
+fn a_long_list_is_compressed_for_those_who_want_that() {
+    with_server(parts(), async |server| {
+        server.post(MAPS, &map("large", "x".repeat(200 << 10))).await.ok();
+        let mut r = request("GET", MAPS, "", "");
+        r.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+        let zipped = server.send(r).await;
+        assert!(zipped.headers["content-encoding"] == "gzip" && zipped.headers["vary"] == "Accept-Encoding");
+        assert!(zipped.body.len() < 10 << 10, "{} bytes", zipped.body.len());
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&zipped.body[..]), &mut text).unwrap();
+        assert_eq!(text, server.get(MAPS).await.body);
     });
 }
 
