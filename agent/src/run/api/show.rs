@@ -1,7 +1,8 @@
 //! Shows in the API what other parts of the daemon own: pods, services, what the manifests hold, events.
 //!
 //! Adds to each object what the server owns of it (managed fields, the status of what is no pod), which the reader
-//! of the manifests directory keeps. Tests: `tests/tests/process_api.rs`.
+//! of the manifests directory keeps. Tests: `agent/tests/api_server/door.rs`,
+//! `tests/tests/runtime_kubectl.rs`.
 
 use super::{Api, Lazy, namespaces};
 use crate::api::resource::{EVENTS, Id, LEASES, NAMESPACES, PODS, SERVICES, SLICES};

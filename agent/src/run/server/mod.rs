@@ -1,7 +1,7 @@
 //! What only the node itself can answer: logs, commands, forwarded ports, and why a pod is as it is.
 //!
 //! Asks the node's owner through the event loop, between two events; must never keep a copy of state or change
-//! any. Objects are the API's business (`run::api`). Tests: `tests/tests/process_cli.rs`, `process_api.rs`,
+//! any. Objects are the API's business (`run::api`). Tests: `tests/tests/process_cli.rs`, `process_disk.rs`,
 //! `runtime_cli.rs`.
 
 mod changes;
