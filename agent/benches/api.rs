@@ -22,7 +22,12 @@ const CONFIGS: &str = "/api/v1/namespaces/default/configmaps";
 const WATCHERS: usize = 500;
 
 fn resident() -> i64 {
-    let pages: i64 = std::fs::read_to_string("/proc/self/statm").expect("a kernel with /proc").split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let pages: i64 = std::fs::read_to_string("/proc/self/statm")
+        .expect("a kernel with /proc")
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     pages * 4096
 }
 
@@ -72,8 +77,15 @@ async fn ask(to: &mut Sender, method: &str, path: &str, body: Option<&Value>) ->
 }
 
 fn start(state: Option<Journal>, socket: &Path) -> Rc<Api> {
-    let parts =
-        Parts { context: Context::default(), roles: Roles::default(), credentials: Credentials::default(), state, files: None, node: None, limits: Limits::default() };
+    let parts = Parts {
+        context: Context::default(),
+        roles: Roles::default(),
+        credentials: Credentials::default(),
+        state,
+        files: None,
+        node: None,
+        limits: Limits::default(),
+    };
     let api = Api::start(parts);
     api.make_standard_namespaces();
     let listener = tokio::net::UnixListener::bind(socket).expect("a socket");
@@ -141,7 +153,11 @@ async fn watches(socket: &Path) {
     let mut writer = connect(socket).await;
     ask(&mut writer, "POST", CONFIGS, Some(&config(0, 0))).await;
     let mut watcher = connect(socket).await;
-    let request = hyper::Request::builder().uri(format!("{CONFIGS}?watch=1")).header("host", "x").body(Full::new(Bytes::new())).expect("a good request");
+    let request = hyper::Request::builder()
+        .uri(format!("{CONFIGS}?watch=1"))
+        .header("host", "x")
+        .body(Full::new(Bytes::new()))
+        .expect("a good request");
     let mut body = watcher.send_request(request).await.expect("a watch").into_body();
     body.frame().await;
     let mut took = Vec::new();
@@ -163,7 +179,11 @@ async fn crowd(socket: &Path) {
     let mut bodies = Vec::new();
     for _ in 0..WATCHERS {
         let mut watcher = connect(socket).await;
-        let request = hyper::Request::builder().uri(format!("{CONFIGS}?watch=1")).header("host", "x").body(Full::new(Bytes::new())).expect("a good request");
+        let request = hyper::Request::builder()
+            .uri(format!("{CONFIGS}?watch=1"))
+            .header("host", "x")
+            .body(Full::new(Bytes::new()))
+            .expect("a good request");
         let mut body = watcher.send_request(request).await.expect("a watch").into_body();
         body.frame().await;
         bodies.push((watcher, body));

@@ -56,7 +56,8 @@ impl Node {
         let set = move |list: Vec<Arc<longshore_dataplane::wire::Service>>, _| {
             services.borrow_mut().push(Told::Services(list.iter().map(|s| s.metadata.name.clone()).collect()));
         };
-        let run = tokio::task::spawn_local(source.run(Tell { to, set_services: Box::new(set), show: None }, tokio::sync::mpsc::channel(1).1));
+        let run =
+            tokio::task::spawn_local(source.run(Tell { to, set_services: Box::new(set), show: None }, tokio::sync::mpsc::channel(1).1));
         let listen = tokio::task::spawn_local(async move {
             while let Some(e) = events.recv().await {
                 log.borrow_mut().push(match e {

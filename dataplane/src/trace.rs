@@ -334,7 +334,7 @@ mod tests {
             ..Config::default()
         };
         let addresses = NodeAddresses { node_ports: vec![own], links: vec![("eth0".into(), own)] };
-        Setting { config, family: Family::V4, addresses, liberal: false }
+        Setting { config, family: Family::V4, addresses, liberal: false, accounting: false }
     }
 
     fn packet(from: &str, to: &str) -> Packet {

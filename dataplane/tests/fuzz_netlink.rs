@@ -17,7 +17,7 @@ use longshore_dataplane::netlink::attr::{Messages, Writer};
 use longshore_dataplane::netlink::ipset::{self, Entry, SetType};
 use longshore_dataplane::netlink::ipvs::{self, Server, Spread};
 use longshore_dataplane::netlink::socket::Pipeline;
-use longshore_dataplane::netlink::{genl, route};
+use longshore_dataplane::netlink::{accounting, genl, route};
 
 /// A small generator of numbers (xorshift): the test needs no more, and no dependency.
 struct Dice(u64);
@@ -51,6 +51,9 @@ fn server(v6: bool) -> Server {
 /// Messages of each kind, as they could come from a kernel.
 fn corpus() -> Vec<Vec<u8>> {
     let mut corpus = Vec::new();
+    let mut counted = Writer::default();
+    accounting::put(&mut counted, &accounting::Counter { name: "web".into(), packets: 3, bytes: 252 });
+    corpus.push(counted.bytes().to_vec());
     for v6 in [false, true] {
         let server = server(v6);
         let spread =
@@ -121,6 +124,11 @@ fn one(bytes: &[u8]) {
     for m in Messages(bytes) {
         let _ = (nft::render::parse_message(&m, &mut ops), nft::render::parse_counted(&m).count(), ipvs::parse_timeouts(&m));
         let _ = (ipset::parse_revision(&m), route::parse_link(&m));
+        if let Some(counter) = accounting::parse(&m) {
+            let mut w = Writer::default();
+            accounting::put(&mut w, &counter);
+            assert_eq!(Messages(w.bytes()).next().and_then(|m| accounting::parse(&m)), Some(counter));
+        }
         if let Some((server, spread)) = ipvs::parse_server(&m) {
             // An IPv4 mask may have holes, and a prefix none.
             let again = message(30, &genl::header(1, 1), |w| ipvs::put_server(w, &server, Some(&spread)));

@@ -113,7 +113,15 @@ fn objects(k: &Kubectl, daemon: &Daemon) -> Result<()> {
     // Patches of every kind, labels, annotations.
     k.ok(&["patch", "cm", "shared", "-p", r#"{"data":{"b":"3"}}"#])?;
     k.ok(&["patch", "cm", "shared", "--type", "merge", "-p", r#"{"data":{"a":null}}"#])?;
-    k.ok(&["patch", "cm", "shared", "--type", "json", "-p", r#"[{"op":"test","path":"/data/b","value":"3"},{"op":"add","path":"/data/c","value":"4"}]"#])?;
+    k.ok(&[
+        "patch",
+        "cm",
+        "shared",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"test","path":"/data/b","value":"3"},{"op":"add","path":"/data/c","value":"4"}]"#,
+    ])?;
     has(&k.ok(&["get", "cm", "shared", "-o", "jsonpath={.data}"])?, r#"{"b":"3","c":"4"}"#)?;
     k.ok(&["label", "cm", "shared", "team=a"])?;
     k.ok(&["annotate", "cm", "shared", "why=because"])?;
@@ -138,9 +146,15 @@ fn objects(k: &Kubectl, daemon: &Daemon) -> Result<()> {
     // What is wrong is told.
     has(&k.refused(&["get", "pod", "nobody"], "")?, "pods \"nobody\" not found")?;
     has(&k.refused(&["create", "-f", "-"], CONFIG)?, "configmaps \"settings\" already exists")?;
-    has(&k.refused(&["create", "deployment", "web", "--image", "x"], "")?, "this node has no controllers: take the Pod out of spec.template")?;
+    has(
+        &k.refused(&["create", "deployment", "web", "--image", "x"], "")?,
+        "this node has no controllers: take the Pod out of spec.template",
+    )?;
     has(&k.refused(&["apply", "-f", "-"], &pod("bad", LOOP).replace("command", "comand"))?, "unknown field \"spec.containers[0].comand\"")?;
-    has(&k.refused(&["apply", "-f", "-"], "apiVersion: v1\nkind: Pod\nmetadata: { name: bad }\nspec: { containers: [ { name: a } ] }\n")?, "spec.containers[0].image: Required value")?;
+    has(
+        &k.refused(&["apply", "-f", "-"], "apiVersion: v1\nkind: Pod\nmetadata: { name: bad }\nspec: { containers: [ { name: a } ] }\n")?,
+        "spec.containers[0].image: Required value",
+    )?;
     let dry = k.fed(&["apply", "--dry-run=server", "-f", "-"], &CONFIG.replace("settings", "dry"))?;
     has(&dry, "configmap/dry created (server dry run)")?;
     has(&k.refused(&["get", "cm", "dry"], "")?, "not found")?;
@@ -210,7 +224,10 @@ fn pods(k: &Kubectl) -> Result<()> {
     k.ok(&["label", "pod", "web", "stage=two"])?;
     let set = k.ok(&["get", "pod", "web", "-o", "jsonpath={.metadata.labels.stage} {.status.containerStatuses[0].restartCount}"])?;
     has(&set, "two 0")?;
-    has(&k.refused(&["patch", "pod", "web", "-p", r#"{"spec":{"containers":[{"name":"main","command":["true"]}]}}"#], "")?, "pod updates may not change fields other than")?;
+    has(
+        &k.refused(&["patch", "pod", "web", "-p", r#"{"spec":{"containers":[{"name":"main","command":["true"]}]}}"#], "")?,
+        "pod updates may not change fields other than",
+    )?;
 
     // A service in front of it, and the way to it through the API.
     k.ok(&["create", "service", "clusterip", "front", "--tcp=80:8080"])?;
@@ -306,7 +323,10 @@ fn watches_and_logs_go_on_while_things_happen() -> Result<()> {
 fn a_terminal_and_forwarded_ports_carry_bytes_both_ways() -> Result<()> {
     session(|lab, daemon| {
         let k = Kubectl::new(daemon, &lab.network.node, &lab.home.directory("kubectl")?, &[])?;
-        k.fed(&["apply", "-f", "-"], &pod("web", "mkdir -p /www; head -c 1000000 /dev/zero | tr '\\\\0' x > /www/big; exec httpd -f -p 8080 -h /www"))?;
+        k.fed(
+            &["apply", "-f", "-"],
+            &pod("web", "mkdir -p /www; head -c 1000000 /dev/zero | tr '\\\\0' x > /www/big; exec httpd -f -p 8080 -h /www"),
+        )?;
         k.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
         let said = k.on_terminal(&["exec", "-it", "web", "--", "sh", "-c", "test -t 0 && echo on a terminal"])?;
         has(&said, "on a terminal")?;
@@ -398,7 +418,10 @@ fn roles_bound_what_others_may_do() -> Result<()> {
     daemon.apply("settings.yaml", CONFIG)?;
     let k = Kubectl::new(&daemon, &lab.network.node, &lab.home.directory("kubectl")?, &["--user", "eve", "--group", "ops"])?;
     wait_until("a viewer reads", SOON, || k.ok(&["get", "cm", "settings"]).is_ok())?;
-    has(&k.refused(&["get", "secrets"], "")?, "User \"eve\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"")?;
+    has(
+        &k.refused(&["get", "secrets"], "")?,
+        "User \"eve\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"",
+    )?;
     has(&k.refused(&["delete", "cm", "settings"], "")?, "is forbidden")?;
     let said = k.say(&["auth", "can-i", "create", "pods"], "")?;
     ensure!(said.out.trim() == "no", "{said:#?}");

@@ -93,7 +93,8 @@ impl Attributes {
             return Failure::new(403, "Forbidden", message);
         }
         let sub = if self.sub.is_empty() { String::new() } else { format!("/{}", self.sub) };
-        let place = if self.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", self.namespace) };
+        let place =
+            if self.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", self.namespace) };
         let resource = format!("{}{sub}", self.resource);
         self.refused(&format!("User {name:?} cannot {} resource {resource:?} in API group {:?} {place}", self.verb, self.group))
     }
@@ -222,7 +223,14 @@ mod tests {
     use super::*;
 
     fn ask(verb: &str, resource: &str, sub: &str, namespace: &str, name: &str) -> Attributes {
-        Attributes { verb: verb.into(), resource: resource.into(), sub: sub.into(), namespace: namespace.into(), name: name.into(), ..Attributes::default() }
+        Attributes {
+            verb: verb.into(),
+            resource: resource.into(),
+            sub: sub.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Attributes::default()
+        }
     }
 
     fn roles() -> Roles {
@@ -268,7 +276,10 @@ mod tests {
 
     #[test]
     fn the_file_names_users_and_groups() {
-        assert_eq!(Roles { admin: vec!["alice".into()], ..Roles::default() }.check().unwrap_err(), "\"alice\": write user:NAME or group:NAME");
+        assert_eq!(
+            Roles { admin: vec!["alice".into()], ..Roles::default() }.check().unwrap_err(),
+            "\"alice\": write user:NAME or group:NAME"
+        );
         assert!(roles().check().is_ok());
     }
 }

@@ -71,7 +71,8 @@ pub fn version(group: &str, version: &str) -> Option<Value> {
 
 fn sub(r: &Resource, s: &Sub) -> Value {
     let (group, version, kind) = s.kind.unwrap_or((r.group, r.version, r.kind));
-    let mut entry = json!({"name": format!("{}/{}", r.plural, s.name), "singularName": "", "namespaced": r.namespaced, "kind": kind, "verbs": s.verbs});
+    let mut entry =
+        json!({"name": format!("{}/{}", r.plural, s.name), "singularName": "", "namespaced": r.namespaced, "kind": kind, "verbs": s.verbs});
     if group != r.group {
         entry["group"] = group.into();
         entry["version"] = version.into();

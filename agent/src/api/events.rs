@@ -46,7 +46,10 @@ mod tests {
         let core = json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"name": "a"}, "message": "m", "count": 2});
         let mut other = core.clone();
         to_events_group(&mut other);
-        assert_eq!(other, json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "regarding": {"name": "a"}, "note": "m", "deprecatedCount": 2}));
+        assert_eq!(
+            other,
+            json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "regarding": {"name": "a"}, "note": "m", "deprecatedCount": 2})
+        );
         to_core(&mut other);
         assert_eq!(other, core);
     }

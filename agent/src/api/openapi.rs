@@ -32,9 +32,13 @@ pub fn document(group: &str, version: &str) -> Option<Value> {
         let mut schema = shape_of(id).map_or_else(|| json!({"type": "object"}), object);
         schema["x-kubernetes-group-version-kind"] = kind.clone();
         schemas.insert(name(r), schema);
-        let base = if r.namespaced { format!("{}/namespaces/{{namespace}}/{}", r.root(), r.plural) } else { format!("{}/{}", r.root(), r.plural) };
+        let base =
+            if r.namespaced { format!("{}/namespaces/{{namespace}}/{}", r.root(), r.plural) } else { format!("{}/{}", r.root(), r.plural) };
         paths.insert(base.clone(), operations(r, &[("get", "list"), ("post", "create")]));
-        paths.insert(format!("{base}/{{name}}"), operations(r, &[("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")]));
+        paths.insert(
+            format!("{base}/{{name}}"),
+            operations(r, &[("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")]),
+        );
     }
     let info = json!({"title": "Longshore", "version": crate::KUBERNETES_VERSION});
     Some(json!({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}))
@@ -57,9 +61,18 @@ fn operations(r: &Resource, methods: &[(&str, &str)]) -> Value {
             }
         }
         let answer = json!({"200": {"description": "OK", "content": {"application/json": {"schema": {"$ref": format!("#/components/schemas/{}", name(r))}}}}});
-        let action = if *verb == "create" { "post" } else if *verb == "update" { "put" } else { verb };
-        out.insert((*method).to_owned(), json!({"parameters": parameters, "responses": answer, "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": {"group": r.group, "version": r.version, "kind": r.kind}}));
+        let action = if *verb == "create" {
+            "post"
+        } else if *verb == "update" {
+            "put"
+        } else {
+            verb
+        };
+        out.insert(
+            (*method).to_owned(),
+            json!({"parameters": parameters, "responses": answer, "x-kubernetes-action": action,
+            "x-kubernetes-group-version-kind": {"group": r.group, "version": r.version, "kind": r.kind}}),
+        );
     }
     Value::Object(out)
 }
@@ -80,9 +93,13 @@ fn schema(shape: Shape) -> Value {
         Shape::OneOf(values) => json!({"type": "string", "enum": values}),
         Shape::Text => json!({"type": "string"}),
         Shape::List(item) => json!({"type": "array", "items": schema(*item), "x-kubernetes-list-type": "atomic"}),
-        Shape::Set(item) => json!({"type": "array", "items": schema(*item), "x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"}),
-        Shape::Keyed(keys, item) => json!({"type": "array", "items": schema(*item), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
-            "x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": keys[0]}),
+        Shape::Set(item) => {
+            json!({"type": "array", "items": schema(*item), "x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"})
+        }
+        Shape::Keyed(keys, item) => {
+            json!({"type": "array", "items": schema(*item), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
+            "x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": keys[0]})
+        }
         Shape::Map(item) => json!({"type": "object", "additionalProperties": schema(*item)}),
         Shape::Object(fields) => object(fields),
         _ => json!({}),

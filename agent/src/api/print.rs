@@ -132,7 +132,10 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(Form::of(kubectl), Some(Form::Table));
         assert_eq!(Form::of("application/vnd.kubernetes.protobuf,application/json"), Some(Form::Whole));
-        assert_eq!(Form::of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"), Some(Form::Aggregated));
+        assert_eq!(
+            Form::of("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"),
+            Some(Form::Aggregated)
+        );
         assert_eq!(Form::of("application/vnd.kubernetes.protobuf"), None);
         assert_eq!(Form::of("*/*"), Some(Form::Whole));
     }

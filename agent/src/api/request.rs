@@ -114,7 +114,9 @@ fn object(method: &str, group: &str, version: &str, rest: &[&str], query: &Query
     let resource = Id::find(group, version, plural)?;
     let row = resource.row();
     // `pods/NAME` needs its namespace, and what has none takes none.
-    if (rest.len() > 1 && name.is_empty()) || (row.namespaced && namespace.is_empty() && !name.is_empty()) || (!row.namespaced && !namespace.is_empty())
+    if (rest.len() > 1 && name.is_empty())
+        || (row.namespaced && namespace.is_empty() && !name.is_empty())
+        || (!row.namespaced && !namespace.is_empty())
     {
         return None;
     }
@@ -123,8 +125,20 @@ fn object(method: &str, group: &str, version: &str, rest: &[&str], query: &Query
     }
     let rest = if tail.is_empty() { String::new() } else { format!("/{}", tail.join("/")) };
     let verb = match (method, name.is_empty()) {
-        ("GET" | "HEAD", true) => if watch { "watch" } else { "list" },
-        ("GET" | "HEAD", false) => if watch && sub.is_empty() { "watch" } else { "get" },
+        ("GET" | "HEAD", true) => {
+            if watch {
+                "watch"
+            } else {
+                "list"
+            }
+        }
+        ("GET" | "HEAD", false) => {
+            if watch && sub.is_empty() {
+                "watch"
+            } else {
+                "get"
+            }
+        }
         ("POST", _) => "create",
         ("PUT", false) => "update",
         ("PATCH", false) => "patch",
@@ -132,14 +146,7 @@ fn object(method: &str, group: &str, version: &str, rest: &[&str], query: &Query
         ("DELETE", false) => "delete",
         _ => "",
     };
-    Some(Target::Resource(Request {
-        verb,
-        resource,
-        namespace: namespace.into(),
-        name: name.into(),
-        sub: sub.into(),
-        rest,
-    }))
+    Some(Target::Resource(Request { verb, resource, namespace: namespace.into(), name: name.into(), sub: sub.into(), rest }))
 }
 
 impl Request {
@@ -194,7 +201,14 @@ mod tests {
 
     #[test]
     fn nonsense_leads_nowhere() {
-        for url in ["/api/v1/pods/b", "/api/v1/namespaces/a/nodes", "/api/v2/pods", "/api/v1/namespaces//pods", "/api/v1/namespaces/a/pods/b/none", "/x"] {
+        for url in [
+            "/api/v1/pods/b",
+            "/api/v1/namespaces/a/nodes",
+            "/api/v2/pods",
+            "/api/v1/namespaces//pods",
+            "/api/v1/namespaces/a/pods/b/none",
+            "/x",
+        ] {
             assert_eq!(read("GET", url), None, "{url}");
         }
         assert!(matches!(read("GET", "/apis/apps/v1/deployments"), Some(Target::Controlled(1))));

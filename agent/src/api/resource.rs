@@ -172,11 +172,7 @@ pub static RESOURCES: &[Resource] = &[
         ..row("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "certificatesigningrequest")
     },
     row("coordination.k8s.io", "v1", "Lease", "leases", "lease"),
-    Resource {
-        home: Home::Files,
-        generation: true,
-        ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
-    },
+    Resource { home: Home::Files, generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice") },
     Resource { short: &["ev"], ..row("events.k8s.io", "v1", "Event", "events", "event") },
     Resource {
         namespaced: false,
@@ -193,11 +189,7 @@ pub static RESOURCES: &[Resource] = &[
         home: Home::Files,
         ..row(STORAGE, "v1", "StorageClass", "storageclasses", "storageclass")
     },
-    Resource {
-        namespaced: false,
-        subs: ONLY_STATUS,
-        ..row(STORAGE, "v1", "VolumeAttachment", "volumeattachments", "volumeattachment")
-    },
+    Resource { namespaced: false, subs: ONLY_STATUS, ..row(STORAGE, "v1", "VolumeAttachment", "volumeattachments", "volumeattachment") },
 ];
 
 /// Kinds that need a controller, which a node has not: group, plural, kind.

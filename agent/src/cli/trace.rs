@@ -5,7 +5,7 @@ use super::client::{Client, Socket};
 use crate::run::proxy::Objects;
 use crate::run::proxy_settings::ProxySettings;
 use clap::Args;
-use longshore_dataplane::backend::iptables::plane::is_liberal;
+use longshore_dataplane::backend::iptables::{accounting, plane::is_liberal};
 use longshore_dataplane::backend::{self, NodeAddresses};
 use longshore_dataplane::model::Protocol;
 use longshore_dataplane::sim::Packet;
@@ -63,7 +63,7 @@ impl Node {
         let own = host.into_iter().filter(|ip| self.links.iter().any(|(_, held)| held == ip));
         let config = self.settings.config(&own.collect::<Vec<_>>()).map_err(|e| Fault::from(e.to_string()))?;
         let addresses = NodeAddresses::of(&config, family, &self.links);
-        Ok(Setting { config, family, addresses, liberal: is_liberal() })
+        Ok(Setting { config, family, addresses, liberal: is_liberal(), accounting: accounting::exist() })
     }
 
     fn has(&self, ip: IpAddr) -> bool {

@@ -207,7 +207,8 @@ mod tests {
         let mut full = was.clone();
         full["spec"]["containers"][0]["image"] = "y".into();
         full["spec"]["activeDeadlineSeconds"] = 5.into();
-        let want = json!({"spec": {"containers": [{"name": "c", "image": "y", "resources": {"limits": {"cpu": 1}}}], "activeDeadlineSeconds": 5}});
+        let want =
+            json!({"spec": {"containers": [{"name": "c", "image": "y", "resources": {"limits": {"cpu": 1}}}], "activeDeadlineSeconds": 5}});
         assert_eq!(authored(&full, &was, &text), want);
     }
 }

@@ -36,9 +36,16 @@ pub enum Object {
     Pod(Box<Pod>),
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
-    Config { kind: Referent, metadata: Box<Meta>, data: ConfigData },
+    Config {
+        kind: Referent,
+        metadata: Box<Meta>,
+        data: ConfigData,
+    },
     /// Of a kind that nothing here acts on by itself: as it is written.
-    Other { id: Id, value: Box<Value> },
+    Other {
+        id: Id,
+        value: Box<Value>,
+    },
 }
 
 /// The kinds of object that a directory may hold, in the order in which they are handed on.

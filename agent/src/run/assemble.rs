@@ -1,5 +1,9 @@
 //! The one place where the pieces are made and joined.
 
+use super::api::auth::Credentials;
+use super::api::node_object::{self, About};
+use super::api::persist::Journal;
+use super::api::{self, Api, Door, Show};
 use super::cgroup_fs::{CgroupFs, Version};
 use super::dns::Dns;
 use super::event_loop::EventLoop;
@@ -12,13 +16,9 @@ use super::observe::Observer;
 use super::process::{self, Lock};
 use super::proxy_settings::{NoRange, ProxySettings};
 use super::runner::Runner;
-use super::api::auth::Credentials;
-use super::api::node_object::{self, About};
-use super::api::persist::Journal;
-use super::api::{self, Api, Door, Show};
 use super::server::{self, Changes, Server};
-use super::sources::door;
 use super::services::{self, Services};
+use super::sources::door;
 use super::sources::manifests::{Manifests, Tell};
 use super::state_dir::StateDir;
 use super::{clock, lookout, tunables};

@@ -2,8 +2,8 @@
 //!
 //! Owns `lone::Lone` and the record of given addresses in the state directory. Decides nothing.
 
-use super::event_loop::PodListener;
 use super::api::Show;
+use super::event_loop::PodListener;
 use super::state_dir;
 use crate::api::resource::{SERVICES, SLICES};
 use crate::env::services::ServiceAddress;
@@ -47,15 +47,14 @@ pub fn given(state_dir: &Path) -> BTreeMap<String, Given> {
 }
 
 impl Services {
-    pub fn new(lone: Lone, dataplane: Option<Dataplane>, state_dir: &Path, to_node: mpsc::Sender<Event>, show: Option<Rc<Show>>) -> Services {
-        Services {
-            lone: RefCell::new(lone),
-            dataplane,
-            record: state_dir.join("services.json"),
-            to_node,
-            own: RefCell::default(),
-            show,
-        }
+    pub fn new(
+        lone: Lone,
+        dataplane: Option<Dataplane>,
+        state_dir: &Path,
+        to_node: mpsc::Sender<Event>,
+        show: Option<Rc<Show>>,
+    ) -> Services {
+        Services { lone: RefCell::new(lone), dataplane, record: state_dir.join("services.json"), to_node, own: RefCell::default(), show }
     }
 
     /// A service of the node itself, such as its DNS. One of the directory with the same address wins.

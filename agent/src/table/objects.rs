@@ -14,7 +14,12 @@ struct Print {
 }
 
 static PRINTS: &[Print] = &[
-    Print { kind: "ConfigMap", columns: &["NAME", "DATA", "AGE"], narrow: 3, cells: |o, now| vec![keys(o, &["data", "binaryData"]), old(o, now)] },
+    Print {
+        kind: "ConfigMap",
+        columns: &["NAME", "DATA", "AGE"],
+        narrow: 3,
+        cells: |o, now| vec![keys(o, &["data", "binaryData"]), old(o, now)],
+    },
     Print {
         kind: "Secret",
         columns: &["NAME", "TYPE", "DATA", "AGE"],
@@ -24,7 +29,18 @@ static PRINTS: &[Print] = &[
     Print { kind: "Namespace", columns: &["NAME", "STATUS", "AGE"], narrow: 3, cells: |o, now| vec![at(o, "/status/phase"), old(o, now)] },
     Print {
         kind: "Node",
-        columns: &["NAME", "STATUS", "ROLES", "AGE", "VERSION", "INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"],
+        columns: &[
+            "NAME",
+            "STATUS",
+            "ROLES",
+            "AGE",
+            "VERSION",
+            "INTERNAL-IP",
+            "EXTERNAL-IP",
+            "OS-IMAGE",
+            "KERNEL-VERSION",
+            "CONTAINER-RUNTIME",
+        ],
         narrow: 5,
         cells: node,
     },
@@ -56,7 +72,12 @@ static PRINTS: &[Print] = &[
             vec![at(o, "/provisioner"), reclaim, binding, expands.into(), old(o, now)]
         },
     },
-    Print { kind: "Lease", columns: &["NAME", "HOLDER", "AGE"], narrow: 3, cells: |o, now| vec![at(o, "/spec/holderIdentity"), old(o, now)] },
+    Print {
+        kind: "Lease",
+        columns: &["NAME", "HOLDER", "AGE"],
+        narrow: 3,
+        cells: |o, now| vec![at(o, "/spec/holderIdentity"), old(o, now)],
+    },
     Print {
         kind: "Endpoints",
         columns: &["NAME", "ENDPOINTS", "AGE"],
@@ -70,7 +91,12 @@ static PRINTS: &[Print] = &[
         cells: request,
     },
     Print { kind: "RuntimeClass", columns: &["NAME", "HANDLER", "AGE"], narrow: 3, cells: |o, now| vec![at(o, "/handler"), old(o, now)] },
-    Print { kind: "CSINode", columns: &["NAME", "DRIVERS", "AGE"], narrow: 3, cells: |o, now| vec![count(&o["spec"]["drivers"]), old(o, now)] },
+    Print {
+        kind: "CSINode",
+        columns: &["NAME", "DRIVERS", "AGE"],
+        narrow: 3,
+        cells: |o, now| vec![count(&o["spec"]["drivers"]), old(o, now)],
+    },
     Print {
         kind: "CSIDriver",
         columns: &["NAME", "ATTACHREQUIRED", "PODINFOONMOUNT", "STORAGECAPACITY", "AGE"],
@@ -89,7 +115,12 @@ static PRINTS: &[Print] = &[
             vec![at(o, "/spec/attacher"), at(o, "/spec/source/persistentVolumeName"), at(o, "/spec/nodeName"), attached, old(o, now)]
         },
     },
-    Print { kind: "ServiceCIDR", columns: &["NAME", "CIDRS", "AGE"], narrow: 3, cells: |o, now| vec![texts(&o["spec"]["cidrs"]).join(","), old(o, now)] },
+    Print {
+        kind: "ServiceCIDR",
+        columns: &["NAME", "CIDRS", "AGE"],
+        narrow: 3,
+        cells: |o, now| vec![texts(&o["spec"]["cidrs"]).join(","), old(o, now)],
+    },
 ];
 
 /// Objects of one kind; kinds without columns of their own show name and age.

@@ -1,12 +1,14 @@
 //! The metrics server's pages.
 //!
-//! Owns the paths. Numbers come from [`Shared`](super::shared::Shared), the actor's status, and `/proc/self`. Tests: the
-//! namespace tests.
+//! Owns the paths. Numbers come from [`Shared`](super::shared::Shared), the actor's status, the kernel's accounting, and
+//! `/proc/self`. Tests: the namespace tests.
 
 use tokio::sync::oneshot;
 
 use super::http::Answer;
 use super::server::Context;
+use crate::backend::iptables::accounting;
+use crate::backend::iptables::schema::{INVALID_DROPPED, LOCALHOST_ACCEPTED};
 use crate::metrics::text::Page;
 use crate::snapshot::{Snapshot, Status};
 
@@ -38,9 +40,24 @@ fn page(context: &Context) -> String {
         let families: Vec<_> = told.listen.iter().map(|(family, _)| *family).collect();
         told.metrics.render(told.mode, &families)
     };
+    if context.shared.lock().mode == "iptables" {
+        accounted(&mut page);
+    }
     own(&mut page, &status);
     process(&mut page);
     page.into_string()
+}
+
+/// What the rules of mode iptables count in the kernel. Where it cannot count, the metrics are not there.
+fn accounted(page: &mut Page) {
+    for (name, help, object) in [
+        ("ct_state_invalid_dropped", "Packets dropped because the connection tracker finds them invalid.", INVALID_DROPPED),
+        ("localhost_nodeports_accepted", "Packets to node ports on loopback addresses.", LOCALHOST_ACCEPTED),
+    ] {
+        if let Some(packets) = accounting::packets(object) {
+            page.single(&format!("kubeproxy_iptables_{name}_packets_total"), "counter", help, packets);
+        }
+    }
 }
 
 /// What upstream's proxy does not count.

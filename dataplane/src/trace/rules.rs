@@ -30,6 +30,8 @@ pub struct Setting {
     pub addresses: NodeAddresses,
     /// The connection tracker takes packets outside the window (iptables' rules depend on it).
     pub liberal: bool,
+    /// There are accounting objects to count in (so do they on this).
+    pub accounting: bool,
 }
 
 impl Setting {
@@ -44,6 +46,7 @@ impl Setting {
 
     fn iptables(&self, own: &crate::config::IptablesConfig) -> iptables::schema::Options {
         let mut options = iptables::schema::Options::of(&self.config, own, self.family, self.liberal);
+        options.accounting = self.accounting;
         if !options.common.node_ports_everywhere {
             options.node_port_ips.clone_from(&self.addresses.node_ports);
         }

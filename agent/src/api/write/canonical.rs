@@ -151,7 +151,18 @@ fn node(object: &mut Value) {
         fill(status, "allocatable", capacity);
     }
     fill(status, "daemonEndpoints", json!({"kubeletEndpoint": {"Port": 0}}));
-    let info = ["architecture", "bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion", "machineID", "operatingSystem", "osImage", "systemUUID"];
+    let info = [
+        "architecture",
+        "bootID",
+        "containerRuntimeVersion",
+        "kernelVersion",
+        "kubeProxyVersion",
+        "kubeletVersion",
+        "machineID",
+        "operatingSystem",
+        "osImage",
+        "systemUUID",
+    ];
     let nothing: Map<String, Value> = info.iter().map(|f| ((*f).to_owned(), "".into())).collect();
     fill(status, "nodeInfo", nothing.into());
 }

@@ -65,7 +65,8 @@ pub fn belongs(object: &mut Value, id: Id, namespace: &str) -> Result<(), Failur
         "" => meta::set(object, "namespace", namespace),
         given if given == namespace => {}
         given => {
-            let message = format!("the namespace of the provided object does not match the namespace sent on the request ({given}, not {namespace})");
+            let message =
+                format!("the namespace of the provided object does not match the namespace sent on the request ({given}, not {namespace})");
             return Err(Failure::bad_request(message));
         }
     }

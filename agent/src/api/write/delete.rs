@@ -56,11 +56,15 @@ fn precondition(options: &DeleteOptions, r: &Request, old: &Value) -> Result<(),
     let Some(p) = &options.preconditions else { return Ok(()) };
     let (uid, revision) = (meta::text(old, "uid"), meta::text(old, "resourceVersion"));
     if let Some(wanted) = p.uid.as_deref().filter(|wanted| *wanted != uid) {
-        let why = format!("the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        );
         return Err(Failure::conflict(r.resource.kind_subject(&r.name), &why));
     }
     if let Some(wanted) = p.resource_version.as_deref().filter(|wanted| *wanted != revision) {
-        let why = format!("the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified");
+        let why = format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"
+        );
         return Err(Failure::conflict(r.resource.kind_subject(&r.name), &why));
     }
     Ok(())

@@ -123,7 +123,10 @@ fn bind(object: &Value, r: &Request, old: &Value, caller: &Caller) -> Result<Out
     for (key, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
         new["metadata"]["annotations"][key] = value.clone();
     }
-    condition(&mut new, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": caller.now.rfc3339()}));
+    condition(
+        &mut new,
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": caller.now.rfc3339()}),
+    );
     Ok(Outcome { answer: Some(success(201)), ..Outcome::new(Effect::Put(new), 201) })
 }
 

@@ -212,7 +212,9 @@ fn a_service_keeps_what_it_was_given() {
 #[test]
 fn a_pod_is_bound_once_and_evicted_with_a_reason() {
     let mut old = create(PODS, pod());
-    let bind = |old: &Value| ask(Op::Create(json!({"target": {"kind": "Node", "name": "m"}})), &request("create", PODS, "web", "binding"), Some(old));
+    let bind = |old: &Value| {
+        ask(Op::Create(json!({"target": {"kind": "Node", "name": "m"}})), &request("create", PODS, "web", "binding"), Some(old))
+    };
     assert!(bind(&old).unwrap_err().message.contains("already assigned to node \"n\""));
     old["spec"]["nodeName"] = "".into();
     assert_eq!(put(bind(&old).unwrap())["spec"]["nodeName"], "m");

@@ -227,7 +227,8 @@ fn finish(mut object: Value, r: &Request, old: &Value, caller: &Caller, context:
         object = patch::track(old, &object, check::shape_of(id), &caller.editor(id, &id.row().api_version(), &r.sub));
     }
     // The last finalizer of what is on its way out lets it go.
-    let gone = meta::is_ending(old) && !meta::has_finalizers(&object) && old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
+    let gone =
+        meta::is_ending(old) && !meta::has_finalizers(&object) && old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
     if gone && (id != PODS || meta::has_finalizers(old)) {
         return Ok(Outcome { answer: Some(object), ..Outcome::new(Effect::Remove, 200) });
     }

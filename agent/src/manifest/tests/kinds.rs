@@ -19,7 +19,10 @@ fn kinds_that_need_controllers_are_refused_with_a_way_out() {
         ("Role", "no accounts"),
         ("HorizontalPodAutoscaler", "remove it"),
         ("pod", "there is no kind \"pod\", did you mean Pod?"),
-        ("Widget", "this node knows no kind \"Widget\"; it takes CSIDriver, ConfigMap, EndpointSlice, Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, RuntimeClass, Secret, Service, ServiceAccount, ServiceCIDR, StorageClass"),
+        (
+            "Widget",
+            "this node knows no kind \"Widget\"; it takes CSIDriver, ConfigMap, EndpointSlice, Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, RuntimeClass, Secret, Service, ServiceAccount, ServiceCIDR, StorageClass",
+        ),
     ] {
         assert!(kind(k, "v1").contains(want), "{}", kind(k, "v1"));
     }

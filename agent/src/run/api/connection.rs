@@ -179,4 +179,3 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
         tokio::task::spawn_local(task);
     }
 }
-

@@ -202,7 +202,9 @@ pub fn known(wanted: u64, current: u64) -> Result<(), Failure> {
 /// The revision that a request names; 0: none.
 pub fn wanted(query: &Query) -> Result<u64, Failure> {
     let text = query.get("resourceVersion").unwrap_or("0");
-    text.parse().map_err(|_| Failure::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")))
+    text.parse().map_err(|_| {
+        Failure::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    })
 }
 
 fn write(last: &Name, revision: u64) -> String {

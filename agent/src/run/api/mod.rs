@@ -23,8 +23,8 @@ mod writer;
 mod writes;
 
 pub use connection::{Door, Limits, serve};
-pub use show::Show;
 pub use reply::{Answer, Reply, bytes, json, stream, with_status};
+pub use show::Show;
 
 use crate::api::access::{Roles, User};
 use crate::api::resource::{Id, RESOURCES};

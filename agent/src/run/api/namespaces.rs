@@ -84,4 +84,3 @@ fn contents(api: &Api, namespace: &str) -> Vec<(Id, String)> {
     };
     rows.flat_map(of).collect()
 }
-

@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn amounts_read_as_nodes_tell_them() {
         let nano = crate::pod::resources::NANO;
-        let facts = NodeFacts { allocatable: [("cpu".to_owned(), 2 * nano), ("memory".to_owned(), 4096 * nano)].into(), ..NodeFacts::default() };
+        let facts =
+            NodeFacts { allocatable: [("cpu".to_owned(), 2 * nano), ("memory".to_owned(), 4096 * nano)].into(), ..NodeFacts::default() };
         assert_eq!(Value::Object(amounts(&facts)), json!({"cpu": "2", "memory": "4Ki"}));
         assert_eq!(system("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
     }

@@ -122,8 +122,12 @@ impl Journal {
                 Ok((Some(id), wire)) => {
                     objects.insert((id, Name::of(&wire.o)), wire.o);
                 }
-                Ok((None, wire)) => tracing::warn!(path = %path.display(), resource = %wire.r, "an object of an unknown resource is passed over"),
-                Err(error) => tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over"),
+                Ok((None, wire)) => {
+                    tracing::warn!(path = %path.display(), resource = %wire.r, "an object of an unknown resource is passed over")
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over")
+                }
             }
         }
         let lines: BTreeMap<(Id, Name), Vec<u8>> = objects.iter().map(|(k, o)| (k.clone(), Line::put(k.0, o, true).bytes())).collect();

@@ -101,7 +101,11 @@ fn params(name: &str, life: Duration) -> CertificateParams {
 impl Pki {
     /// Opens the directory; makes the authority if there is none.
     pub fn open(dir: &Path) -> Result<Pki, PkiError> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| PkiError::File { path: dir.to_owned(), source })?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| PkiError::File { path: dir.to_owned(), source })?;
         let (certificate_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?) {
             let authority = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;

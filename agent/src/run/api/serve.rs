@@ -82,7 +82,8 @@ impl Api {
 
     fn kubeconfig(&self, query: &Query) -> Answer {
         let issuer = self.issuer.borrow();
-        let missing = || Failure::new(503, "ServiceUnavailable", "the API has no port: start longshore run with --api-bind-address 127.0.0.1:6443");
+        let missing =
+            || Failure::new(503, "ServiceUnavailable", "the API has no port: start longshore run with --api-bind-address 127.0.0.1:6443");
         let text = issuer.as_ref().ok_or_else(missing)?.kubeconfig(query)?;
         Ok(with_status(StatusCode::OK, "application/yaml", text))
     }

@@ -13,7 +13,12 @@ impl Server {
     pub(super) async fn port_forward(self: Rc<Self>, namespace: String, name: String, query: &Query, request: Request<Incoming>) -> Answer {
         upgradable(&request)?;
         // SPDY clients name the ports of each stream later.
-        let ports = query.all("ports").iter().flat_map(|p| p.split(',').map(str::to_owned).collect::<Vec<_>>()).map(|p| port(&p)).collect::<Result<Vec<_>, _>>()?;
+        let ports = query
+            .all("ports")
+            .iter()
+            .flat_map(|p| p.split(',').map(str::to_owned).collect::<Vec<_>>())
+            .map(|p| port(&p))
+            .collect::<Result<Vec<_>, _>>()?;
         let sandbox = self.ask(move |n, _| sandbox(n, &namespace, &name)).await??;
         let url = self.client.port_forward_url(&sandbox, &ports).await;
         let url = url.map_err(|e| Failure::internal(format!("the runtime does not forward ports: {e}")))?;

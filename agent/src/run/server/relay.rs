@@ -21,10 +21,13 @@ pub fn upgradable(request: &Request<Incoming>) -> Result<(), Failure> {
         return Err(Failure::bad_request("unable to upgrade: the request asks for no other protocol (SPDY/3.1 or websocket)"));
     };
     let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-    let runtime_speaks = |p: &str| matches!(p.trim(), "v4.channel.k8s.io" | "v4.base64.channel.k8s.io" | "channel.k8s.io" | "base64.channel.k8s.io");
+    let runtime_speaks =
+        |p: &str| matches!(p.trim(), "v4.channel.k8s.io" | "v4.base64.channel.k8s.io" | "channel.k8s.io" | "base64.channel.k8s.io");
     let known = offered.flat_map(|v| v.split(',')).any(runtime_speaks);
     if protocol.as_bytes().eq_ignore_ascii_case(b"websocket") && !known {
-        return Err(Failure::bad_request("unable to upgrade: the runtime speaks none of the websocket protocols that are offered; use SPDY/3.1"));
+        return Err(Failure::bad_request(
+            "unable to upgrade: the runtime speaks none of the websocket protocols that are offered; use SPDY/3.1",
+        ));
     }
     Ok(())
 }

@@ -80,7 +80,13 @@ fn owned(id: Id, object: &Value) -> Map<String, Value> {
 }
 
 impl Files for Door {
-    fn put<'a>(&'a self, id: Id, object: &'a Value, old: Option<&'a Value>, authored: Option<&'a Value>) -> LocalBoxFuture<'a, Result<(), Failure>> {
+    fn put<'a>(
+        &'a self,
+        id: Id,
+        object: &'a Value,
+        old: Option<&'a Value>,
+        authored: Option<&'a Value>,
+    ) -> LocalBoxFuture<'a, Result<(), Failure>> {
         let change = Change::Put {
             full: Box::new(object.clone()),
             was: old.map(|o| Box::new(o.clone())),

@@ -22,7 +22,7 @@ use super::ir::{Line, Table};
 use super::names::{Chain, Fixed};
 use super::parse::{Saved, saved};
 use super::render::{Input, rule};
-use super::schema::Jump;
+use super::schema::{INVALID_DROPPED, Jump};
 use super::variant::{Commands, Evidence, Variant, choose, parse_version};
 use crate::backend::ipvs::xtables::has_nftables;
 use crate::model::Family;
@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const OLDEST: [u32; 3] = [1, 6, 2];
 /// Its exit status when somebody else holds the lock.
 const LOCKED: i32 = 4;
+/// … and when there is no such rule.
+const NOT_THERE: i32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IptablesError {
@@ -172,6 +174,17 @@ impl Kernel {
         let (from, text) = arguments(jump);
         let done = self.single(LOCK_PATIENCE)?.delete_all(jump.table.name(), &from, &text);
         done.map_err(|error| failure("delete", jump, &error.to_string()))
+    }
+
+    /// Whether rules can count in accounting objects here: both the commands and the kernel must know how. There need be
+    /// none for it.
+    pub fn can_count(&self) -> Result<bool, IptablesError> {
+        let command = self.commands.iptables;
+        let check = ["-w", LOCK_SECONDS, "-C", "FORWARD", "-m", "nfacct", "--nfacct-name", INVALID_DROPPED, "-j", "DROP"];
+        let (status, said) = Running::start(command, &check, None, false)?.finish()?;
+        // Newer commands only warn of what the kernel lacks, and say that there is no such rule.
+        let understood = matches!(status.code(), Some(0 | NOT_THERE)) && !said.contains("missing kernel module");
+        if status.code() == Some(LOCKED) { Err(IptablesError::Locked { command }) } else { Ok(understood) }
     }
 
     /// Whether the canaries of all tables are there.
@@ -315,24 +328,29 @@ impl Running {
     }
 
     /// Waits for the end, and sees whether it went well.
-    fn end(mut self) -> Result<(), IptablesError> {
+    fn end(self) -> Result<(), IptablesError> {
+        let command = self.command;
+        let (status, said) = self.finish()?;
+        match status.code() {
+            _ if status.success() => Ok(()),
+            Some(LOCKED) => Err(IptablesError::Locked { command }),
+            _ => Err(IptablesError::Failed { command, said }),
+        }
+    }
+
+    /// Waits for the end, however it went; and what it complained of, in one line.
+    fn finish(mut self) -> Result<(ExitStatus, String), IptablesError> {
         let command = self.command;
         let status = self.wait().map_err(|source| match source.kind() {
             io::ErrorKind::TimedOut => IptablesError::TooSlow { command },
             _ => IptablesError::Run { command, source },
         })?;
-        if status.success() {
-            return Ok(());
-        }
-        if status.code() == Some(LOCKED) {
-            return Err(IptablesError::Locked { command });
-        }
         let mut said = String::new();
         let told = self.complaints.seek(SeekFrom::Start(0)).and_then(|_| self.complaints.read_to_string(&mut said));
         if told.is_err() || said.trim().is_empty() {
             said = status.to_string();
         }
-        Err(IptablesError::Failed { command, said: said.split_whitespace().collect::<Vec<_>>().join(" ") })
+        Ok((status, said.split_whitespace().collect::<Vec<_>>().join(" ")))
     }
 
     fn wait(&mut self) -> io::Result<ExitStatus> {

@@ -12,7 +12,7 @@
 //! | `render`, `parse` | to and from iptables' text |
 //! | `image`, `sim` | the tables in memory, and what they do with a packet |
 //! | `variant` | legacy or nft |
-//! | `kernel`, `watch`, `plane` | the only parts that touch the world |
+//! | `kernel`, `watch`, `accounting`, `plane` | the only parts that touch the world |
 //!
 //! Where a packet's lot is another than with nftables, it is kube-proxy's: other ports of a cluster IP pass
 //! untranslated, not refused; so do the node's own packets to an external address of a service without endpoints
@@ -22,6 +22,7 @@
 //!
 //! Tests: `tests` (laws), each file's own, and the namespace tests.
 
+pub mod accounting;
 pub mod compile;
 pub mod diff;
 pub mod image;

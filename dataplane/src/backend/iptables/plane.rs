@@ -14,7 +14,7 @@ use super::render::render;
 use super::schema::{JUMPS, Jump, Options, is_shared_with_ipvs, places};
 use super::variant::{Commands, Variant};
 use super::watch::{Look, Watch};
-use super::{diff, view};
+use super::{accounting, diff, view};
 use crate::backend::{BackendError, Found, NodeAddresses, Plane, Written, ipvs};
 use crate::config::{Config, IptablesConfig};
 use crate::events::Event;
@@ -47,6 +47,8 @@ pub struct IptablesPlane {
     events: Vec<Event>,
     /// The kernel was told to route packets for 127.0.0.1.
     localhost_open: bool,
+    /// Whether iptables and the kernel have what counts packets by name; asked once.
+    can_count: Option<bool>,
 }
 
 impl IptablesPlane {
@@ -68,6 +70,7 @@ impl IptablesPlane {
             retry_rejected: None,
             events: Vec::new(),
             localhost_open: false,
+            can_count: None,
         }
     }
 
@@ -180,11 +183,27 @@ impl IptablesPlane {
         }
     }
 
+    /// Makes what the rules count in. Where that cannot be, they do without, as kube-proxy's do.
+    fn prepare_accounting(&mut self) {
+        let family = self.family();
+        if self.can_count.is_none() {
+            let able = self.kernel.can_count();
+            let told = able.inspect_err(|error| tracing::debug!(%error, %family, "cannot tell whether iptables can count by name"));
+            self.can_count = told.ok();
+        }
+        let able = self.can_count.unwrap_or(false);
+        let ready = able && accounting::ensure().inspect_err(|error| tracing::debug!(%error, %family, "packets are not counted")).is_ok();
+        self.program.set_accounting(ready);
+    }
+
     fn everything(&mut self, now: Instant) -> Result<Written, IptablesError> {
         let mut written = Written::default();
         if self.retry_rejected.is_some_and(|at| at <= now) {
             self.retry_rejected = None;
             self.program.try_rejected_again();
+        }
+        if self.program.is_adopting() {
+            self.prepare_accounting();
         }
         let waiting = self.program.waiting();
         self.write(waiting, &mut written)?;
@@ -211,7 +230,11 @@ impl IptablesPlane {
         let goes = |place: &Place| !matches!(place, (table, Chain::Fixed(fixed)) if kept(*table, *fixed));
         let places: Vec<Place> = places().into_iter().filter(goes).collect();
         let writes = diff::delete(&have, &places);
-        if writes.is_empty() { Ok(()) } else { kernel.restore(&render(&[&writes])) }
+        if !writes.is_empty() {
+            kernel.restore(&render(&[&writes]))?;
+        }
+        accounting::remove();
+        Ok(())
     }
 }
 

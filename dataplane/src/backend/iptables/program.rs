@@ -143,6 +143,12 @@ impl Program {
         }
     }
 
+    /// Whether all is to be compared with what was read; then it may also be said anew what can be counted.
+    pub fn is_adopting(&self) -> bool {
+        self.adopting
+    }
+
+    /// Whether there are accounting objects to count in. To be told before a plan that compares everything.
     pub fn set_accounting(&mut self, accounting: bool) {
         self.options.accounting = accounting;
     }
