@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, pod_ip, service, slices, vip};
 use lab::traffic::{is_refused, serve, tcp, tcp_here, udp};
-use lab::{Lab, NODE_V4, NODE_V6, apply, start};
+use lab::{Lab, NODE_V4, NODE_V6, Namespace, apply, start};
 use longshore_dataplane::{Change, wire};
 use serde_json::{Value, json};
 
@@ -203,5 +203,66 @@ fn services_should_implement_the_proxy_name_and_headless_labels() {
         Arc::make_mut(&mut slice).metadata.labels.insert("service.kubernetes.io/headless".into(), String::new());
         apply(&dataplane, [Change::SetSlice(slice)]);
         assert!(is_refused(&tcp(&lab.pods[2], at(v6, PORT))), "the slice has no virtual address in front");
+    }
+}
+
+#[test]
+fn kubernetes_should_be_able_to_use_the_secure_master_service_and_its_endpointslices() {
+    const API_PORT: u16 = 6443;
+    let lab = Lab::new();
+    // The API server runs on a node, not in a pod: here, on the host outside and on this node itself.
+    serve(&lab.outside, "elsewhere", API_PORT);
+    serve(&lab.node, "here", API_PORT);
+    let spec = json!({"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"],
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": API_PORT}]});
+    let object = json!({"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": spec});
+    // As the API server writes it: no node, no target.
+    let endpoints = |ips: &[&str]| {
+        let endpoints: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        let slice = json!({"metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}]});
+        Change::SetSlice(Arc::new(serde_json::from_value(slice).unwrap()))
+    };
+    let api = Change::SetService(Arc::new(serde_json::from_value(object).unwrap()));
+    let dataplane = start(&lab, [api, endpoints(&["192.0.2.2"])]);
+    let to: SocketAddr = "10.96.0.1:443".parse().unwrap();
+    let ask = |from: &Namespace| -> BTreeSet<String> { from.run(|| (0..30).map(|_| tcp_here(to).unwrap().server).collect()) };
+    for from in [&lab.pods[0], &lab.node] {
+        assert_eq!(ask(from), names(&["elsewhere"]));
+    }
+    apply(&dataplane, [endpoints(&["192.0.2.2", NODE_V4])]);
+    assert_eq!(ask(&lab.pods[0]), names(&["elsewhere", "here"]), "pods reach one on their own node, too");
+    apply(&dataplane, [endpoints(&[NODE_V4])]);
+    for from in [&lab.pods[0], &lab.node] {
+        assert_eq!(ask(from), names(&["here"]));
+    }
+}
+
+#[test]
+fn dns_should_provide_dns_for_the_cluster_and_for_services_by_udp_and_tcp() {
+    let lab = Lab::new();
+    // Each listens on another port than the Service's.
+    (1..3).for_each(|pod| serve(&lab.pods[pod], &format!("dns{pod}"), 5353));
+    let ips = ["10.96.0.53", "fd00:96::53"];
+    let spec = json!({"clusterIP": ips[0], "clusterIPs": ips, "ipFamilies": ["IPv4", "IPv6"],
+        "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]});
+    let object = json!({"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "spec": spec});
+    let slice = |v6: bool| {
+        let endpoints: Vec<Value> = (1..3).map(|pod| json!({"addresses": [pod_ip(pod, v6)], "nodeName": "node"})).collect();
+        let slice = json!({"metadata": {"name": format!("kube-dns-{v6}"), "namespace": "kube-system",
+            "labels": {"kubernetes.io/service-name": "kube-dns"}}, "addressType": if v6 { "IPv6" } else { "IPv4" }, "endpoints": endpoints,
+            "ports": [{"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5353, "protocol": "TCP"}]});
+        Change::SetSlice(Arc::new(serde_json::from_value(slice).unwrap()))
+    };
+    let dns = Change::SetService(Arc::new(serde_json::from_value(object).unwrap()));
+    let _dataplane = start(&lab, [dns, slice(false), slice(true)]);
+    for ip in ips {
+        let to = SocketAddr::new(ip.parse().unwrap(), 53);
+        for from in [&lab.pods[0], &lab.pods[1], &lab.node] {
+            // A resolver's questions come from a new port each, and are spread like connections.
+            let by_udp: BTreeSet<String> = (0..30).map(|_| udp(from, to).unwrap().server).collect();
+            let by_tcp: BTreeSet<String> = (0..30).map(|_| tcp(from, to).unwrap().server).collect();
+            assert_eq!((by_udp, by_tcp), (names(&["dns1", "dns2"]), names(&["dns1", "dns2"])), "{to}");
+        }
     }
 }

@@ -45,6 +45,12 @@ fn others_and_earlier_lives_are_respected() {
 }
 
 #[test]
+fn two_nodes_serve_as_one_cluster() {
+    let _together = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    run("two_nodes");
+}
+
+#[test]
 fn a_change_is_timed_beside_its_bare_message() {
     let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
     run("speed");

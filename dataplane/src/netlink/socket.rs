@@ -339,9 +339,13 @@ fn prepare(protocol: isize) -> io::Result<Socket> {
     // Answers then carry the kernel's words, and not the whole request.
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
-    let patience = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
-    set_option(&socket, libc::SO_RCVTIMEO, &patience)?;
+    be_patient(&socket)?;
     Ok(socket)
+}
+
+fn be_patient(socket: &Socket) -> io::Result<()> {
+    let patience = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
+    set_option(socket, libc::SO_RCVTIMEO, &patience)
 }
 
 fn set_option<T>(socket: &Socket, option: libc::c_int, value: &T) -> io::Result<()> {
@@ -380,6 +384,11 @@ fn refused(seq: u32, status: i32, detail: Option<&str>) -> Result<(), Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+    use std::os::unix::thread::JoinHandleExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn requests_go_together_in_order_and_only_the_last_is_acknowledged() {
@@ -403,6 +412,88 @@ mod tests {
             position += count;
         }
         assert_eq!(sizes, [128, 128, 44]);
+    }
+
+    /// A socket whose kernel is the other end of a pair.
+    fn with_peer() -> (NetlinkSocket, OwnedFd) {
+        let (ours, kernels) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
+        // SAFETY: the descriptor is open, and given away here.
+        let socket = unsafe { Socket::from_raw_fd(ours.into_raw_fd()) };
+        be_patient(&socket).unwrap();
+        (NetlinkSocket { socket, seq: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER), send_room: 0 }, kernels)
+    }
+
+    /// An answer as the kernel gives it: 0 is an acknowledgement.
+    fn answer(peer: &OwnedFd, seq: u32, errno: i32) {
+        let mut w = Writer::default();
+        w.begin_with(NLMSG_ERROR, 0, seq, &(-errno).to_ne_bytes());
+        w.end();
+        nix::unistd::write(peer, w.bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_number_whichever_it_is() {
+        for errno in [libc::EBUSY, libc::ENOBUFS, libc::EINTR, libc::EPERM] {
+            let (mut socket, peer) = with_peer();
+            answer(&peer, 1, errno);
+            let error = socket.request(&[], 1, |_| {}).unwrap_err();
+            assert_eq!(error.refused_with(), Some(errno), "{error}");
+            assert!(error.to_string().starts_with("the kernel refused: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_requests_sent_together_each_refusal_is_told_and_the_others_are_done() {
+        let (mut socket, peer) = with_peer();
+        let mut requests = Pipeline::default();
+        (0..4).for_each(|kind| requests.add(kind, 0, &[], |_| {}));
+        // Only refusals and the last are answered.
+        for (seq, errno) in [(2, libc::EBUSY), (3, libc::ENOBUFS), (4, 0)] {
+            answer(&peer, seq, errno);
+        }
+        let refused = socket.pipeline(&requests).unwrap();
+        let refused: Vec<(usize, i32)> = refused.iter().map(|(position, refused)| (*position, refused.errno())).collect();
+        assert_eq!(refused, [(1, libc::EBUSY), (2, libc::ENOBUFS)]);
+    }
+
+    #[test]
+    fn a_refused_batch_is_one_error_and_the_next_one_is_not_mixed_up_with_it() {
+        let (mut socket, peer) = with_peer();
+        for (seq, errno) in [(2, libc::EBUSY), (3, libc::ENOENT), (4, 0)] {
+            answer(&peer, seq, errno);
+        }
+        let error = socket.batch(&[0], 1, 4).unwrap_err();
+        assert_eq!(error.refused_with(), Some(libc::EBUSY), "the first");
+        // An answer that comes late is to nobody.
+        answer(&peer, 3, libc::ENOENT);
+        answer(&peer, 8, 0);
+        socket.batch(&[0], 5, 8).unwrap();
+    }
+
+    extern "C" fn note_signal(_: libc::c_int) {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn a_call_that_signals_interrupt_goes_on() {
+        let action = SigAction::new(SigHandler::Handler(note_signal), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing but count; calls are not restarted by the kernel.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        let (mut socket, peer) = with_peer();
+        let asking = std::thread::spawn(move || socket.request(&[1], 7, |_| {}).map_err(|error| error.to_string()));
+        // The request is out, so the answer is waited for; each signal ends a call.
+        assert_eq!(nix::unistd::read(&peer, &mut [0; 8]), Ok(1));
+        for count in 1..=20 {
+            // SAFETY: the thread was not joined yet.
+            assert_eq!(unsafe { libc::pthread_kill(asking.as_pthread_t(), libc::SIGUSR1) }, 0);
+            while SIGNALS.load(Ordering::SeqCst) < count {
+                std::thread::yield_now();
+            }
+        }
+        answer(&peer, 7, 0);
+        assert_eq!(asking.join().unwrap(), Ok(()));
     }
 
     #[test]

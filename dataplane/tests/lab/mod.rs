@@ -10,6 +10,7 @@
 //! was not translated arrives there. Needs root; without it everything here fails loudly.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cluster;
 pub mod objects;
 pub mod traffic;
 

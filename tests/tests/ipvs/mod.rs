@@ -3,6 +3,7 @@
 mod life;
 mod packets;
 mod speed;
+mod two_nodes;
 mod victim;
 
 use super::lab::objects::{NODE_PORT, PORT, service, slices, vip};
