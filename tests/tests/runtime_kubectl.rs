@@ -313,6 +313,14 @@ fn watches_and_logs_go_on_while_things_happen() -> Result<()> {
         ensure!(heard.next().context("no line")?? == "tick" && heard.next().context("no second line")?? == "tick");
         attached.kill()?;
         attached.wait()?;
+        // Who attaches first is all that a container hears whose input is opened once.
+        let listener = "{ apiVersion: v1, kind: Pod, metadata: { name: listener }, spec: { restartPolicy: Never, containers: [ { \
+            name: main, image: IMAGE, imagePullPolicy: IfNotPresent, stdin: true, stdinOnce: true, command: [cat] } ] } }";
+        k.fed(&["apply", "-f", "-"], &listener.replace("IMAGE", image::BUSYBOX))?;
+        k.ok(&["wait", "--for=condition=Ready", "pod/listener", "--timeout=60s"])?;
+        k.fed(&["attach", "-i", "listener"], "hello\n")?;
+        k.ok(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/listener", "--timeout=60s"])?;
+        ensure!(k.ok(&["logs", "listener"])? == "hello\n");
         logs.kill()?;
         logs.wait()?;
         Ok(())

@@ -110,6 +110,59 @@ spec:
         },
     },
     Row {
+        pod: "default/waits-longer-each-time",
+        manifest: "
+apiVersion: v1
+kind: Pod
+metadata: { name: waits-longer-each-time }
+spec:
+  containers:
+  - name: main
+    image: BUSYBOX
+    command: [sh, -c, 'cut -d\" \" -f1 /proc/uptime >> /times/starts; cat /times/starts; exit 1']
+    volumeMounts: [{ name: times, mountPath: /times }]
+  volumes: [{ name: times, emptyDir: {} }]
+",
+        check: |_, log| {
+            // Seconds at which its runs began: the first restart is at once, the next ones wait ten and twenty.
+            let starts: Vec<f64> = log()?.lines().filter_map(|l| l.parse().ok()).collect();
+            let [first, second, third, fourth] = starts[..] else { return Ok(false) };
+            ensure!(second - first < 10.0, "{starts:?}");
+            ensure!((10.0..20.0).contains(&(third - second)) && (20.0..40.0).contains(&(fourth - third)), "{starts:?}");
+            Ok(true)
+        },
+    },
+    Row {
+        pod: "default/gated",
+        manifest: "
+apiVersion: v1
+kind: Pod
+metadata: { name: gated }
+spec:
+  readinessGates: [{ conditionType: example.com/balanced }]
+  containers: [{ name: main, image: BUSYBOX, command: [sleep, '1000'] }]
+",
+        check: |pod, _| {
+            let condition = |kind: &str| pod["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).cloned();
+            let (containers, whole) = (condition("ContainersReady").unwrap_or_default(), condition("Ready").unwrap_or_default());
+            let gate = whole["reason"] == "ReadinessGatesNotReady" && whole["message"].to_string().contains("example.com/balanced");
+            Ok(containers["status"] == "True" && whole["status"] == "False" && gate)
+        },
+    },
+    Row {
+        pod: "default/shell-without-a-script",
+        manifest: "
+apiVersion: v1
+kind: Pod
+metadata: { name: shell-without-a-script }
+spec:
+  initContainers: [{ name: shell, image: BUSYBOX, command: [sh] }]
+  containers: [{ name: main, image: BUSYBOX, command: [sleep, '1000'] }]
+",
+        // Nobody types, so the shell's input is at its end.
+        check: |pod, _| Ok(is_ready(pod) && pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0),
+    },
+    Row {
         pod: "default/hue-fitness",
         manifest: "
 apiVersion: v1
