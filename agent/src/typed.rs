@@ -5,7 +5,9 @@
 //! what it does not understand is told with the field's path. Structures are read from objects only, as Go reads
 //! them. Tests are at the end of this file.
 
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
 

@@ -39,8 +39,49 @@ const CORPUS: &[&str] = &[
 ];
 
 const WORDS: &[&str] = &[
-    "/", "//", "/.", "/..", "%2f", "%2F", "%", "%2", "%00", "%ff", "%zz", "?", "&", "=", "+", "#", "\\", "\u{0}", "\n", "ß", "\u{2028}", " in ", " notin ",
-    "(", ")", ",", "!", "!=", "==", ">", "<", "namespaces/", "/watch", "pods", "/status", "/proxy/", "metadata.name", ".", "-", ".yaml", "~", "a", "A",
+    "/",
+    "//",
+    "/.",
+    "/..",
+    "%2f",
+    "%2F",
+    "%",
+    "%2",
+    "%00",
+    "%ff",
+    "%zz",
+    "?",
+    "&",
+    "=",
+    "+",
+    "#",
+    "\\",
+    "\u{0}",
+    "\n",
+    "ß",
+    "\u{2028}",
+    " in ",
+    " notin ",
+    "(",
+    ")",
+    ",",
+    "!",
+    "!=",
+    "==",
+    ">",
+    "<",
+    "namespaces/",
+    "/watch",
+    "pods",
+    "/status",
+    "/proxy/",
+    "metadata.name",
+    ".",
+    "-",
+    ".yaml",
+    "~",
+    "a",
+    "A",
     "0123456789012345678901234567890123456789012345678901234567890123456789",
 ];
 
@@ -135,7 +176,14 @@ fn name(text: &str) {
     for id in Id::all().filter(|i| i.row().home == Home::Files && i.row().kind != "Pod") {
         let namespace = if id.row().namespaced { "default" } else { "" };
         let object = json!({"metadata": {"name": text}, "spec": {"ports": [{"port": 80}]}, "addressType": "IPv4"});
-        let r = Request { verb: "create", resource: id, namespace: namespace.into(), name: String::new(), sub: String::new(), rest: String::new() };
+        let r = Request {
+            verb: "create",
+            resource: id,
+            namespace: namespace.into(),
+            name: String::new(),
+            sub: String::new(),
+            rest: String::new(),
+        };
         match decide(Op::Create(object), &r, None, &caller(), &context) {
             Ok(outcome) => {
                 let Effect::Put(_) = outcome.effect else { panic!("{outcome:?}") };

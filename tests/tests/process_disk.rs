@@ -26,7 +26,8 @@ struct Disk(PathBuf);
 impl Disk {
     fn over(place: PathBuf) -> Result<Disk> {
         let before: Vec<_> = fs::read_dir(&place)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-        let kept: Vec<(PathBuf, Vec<u8>)> = before.into_iter().filter(|p| p.is_file()).map(|p| Ok((p.clone(), fs::read(&p)?))).collect::<Result<_>>()?;
+        let kept: Vec<(PathBuf, Vec<u8>)> =
+            before.into_iter().filter(|p| p.is_file()).map(|p| Ok((p.clone(), fs::read(&p)?))).collect::<Result<_>>()?;
         mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), Some("size=256k"))?;
         for (path, content) in kept {
             fs::write(path, content)?;
@@ -96,7 +97,8 @@ fn pod(name: &str) -> Value {
 }
 
 fn names(directory: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = fs::read_dir(directory)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+    let mut names: Vec<String> =
+        fs::read_dir(directory)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
     names.retain(|n| n != "filler");
     names.sort();
     Ok(names)

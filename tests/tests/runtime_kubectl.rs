@@ -188,7 +188,10 @@ fn editing(k: &Kubectl, daemon: &Daemon, scripts: &Path) -> Result<()> {
     has(&k.ok(&["get", "pod", "edited", "-o", "jsonpath={.metadata.labels.app}"])?, "again")?;
     // What may not be is told in the text that the editor gets once more; one that gives up changes nothing.
     let told = scripts.join("told");
-    let once = format!("grep 'is invalid\\|was not valid\\|may not change fields' \"$1\" >{} || sed -i 's/^spec:$/spec:\\n  hostNetwork: true/' \"$1\"", told.display());
+    let once = format!(
+        "grep 'is invalid\\|was not valid\\|may not change fields' \"$1\" >{} || sed -i 's/^spec:$/spec:\\n  hostNetwork: true/' \"$1\"",
+        told.display()
+    );
     let said = edited(k, scripts, &once, &["pod", "edited"])?;
     ensure!(said.code != Some(0) && said.err.contains("pods \"edited\" is invalid"), "{said:#?}");
     has(&std::fs::read_to_string(told)?, "pod updates may not change fields other than")?;

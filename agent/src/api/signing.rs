@@ -21,9 +21,29 @@ const NODE_PREFIX: &str = "system:node:";
 /// Nobody asks for less.
 const LEAST_SECONDS: i64 = 600;
 const USAGES: &[&str] = &[
-    "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only", "digital signature",
-    "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement", "key encipherment", "microsoft sgc",
-    "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping",
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
 ];
 
 /// What a request asks to be certified, once its signature was checked.
@@ -63,7 +83,9 @@ pub fn read(pem: &[u8]) -> Result<Wanted, String> {
     }
     csr.verify_signature().map_err(|_| "x509: the signature is not that of the key in the request".to_owned())?;
     let info = &csr.certification_request_info;
-    let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().map(str::to_owned).map_err(|_| "x509: a name that is no text".to_owned());
+    let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        a.as_str().map(str::to_owned).map_err(|_| "x509: a name that is no text".to_owned())
+    };
     let mut wanted = Wanted {
         subject: info.subject.as_raw().to_vec(),
         key: info.subject_pki.raw.to_vec(),
@@ -120,7 +142,11 @@ pub fn check(object: &Value) -> Faults {
     match signer.split_once('/') {
         _ if signer.is_empty() => out.required(&spec.child("signerName"), ""),
         Some((domain, name)) if domain.contains('.') && !name.is_empty() => {}
-        _ => out.invalid(&spec.child("signerName"), signer, "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+        _ => out.invalid(
+            &spec.child("signerName"),
+            signer,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        ),
     }
     if let Some(seconds) = object["spec"]["expirationSeconds"].as_i64().filter(|s| *s < LEAST_SECONDS) {
         out.invalid_number(&spec.child("expirationSeconds"), seconds, "may not specify a duration less than 600 seconds (10 minutes)");
@@ -325,7 +351,13 @@ mod tests {
         let mut bad = request("local", &["client auth", "client auth", "everything"], "");
         bad["spec"]["expirationSeconds"] = 60.into();
         let told = faults(&bad);
-        for want in ["spec.request: Invalid value", "spec.usages[1]: Duplicate value", "spec.usages[2]: Unsupported value: \"everything\"", "spec.signerName: Invalid value: \"local\"", "spec.expirationSeconds: Invalid value: 60"] {
+        for want in [
+            "spec.request: Invalid value",
+            "spec.usages[1]: Duplicate value",
+            "spec.usages[2]: Unsupported value: \"everything\"",
+            "spec.signerName: Invalid value: \"local\"",
+            "spec.expirationSeconds: Invalid value: 60",
+        ] {
             assert!(told.contains(want), "{told}");
         }
         assert!(is_too_much(&request(CLIENT, &["client auth"], &pem_of("eve", super::super::access::MASTERS, &[], false))));

@@ -156,13 +156,25 @@ mod tests {
 
     fn leaf<'a>(subject: &'a [u8], key: &'a [u8], until: Wall) -> Leaf<'a> {
         let from = Wall::from_seconds(1_000_000_000);
-        Leaf { serial: [0xff; 16], issuer: subject, subject, from, until, key, authority: &[1, 2], names: &[], encipherment: true, server: false, client: true }
+        Leaf {
+            serial: [0xff; 16],
+            issuer: subject,
+            subject,
+            from,
+            until,
+            key,
+            authority: &[1, 2],
+            names: &[],
+            encipherment: true,
+            server: false,
+            client: true,
+        }
     }
 
     /// Ed25519 of RFC 8410.
     const KEY: &[u8] = &[
-        0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
-        26, 27, 28, 29, 30, 31, 32,
+        0x30, 42, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 33, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22,
+        23, 24, 25, 26, 27, 28, 29, 30, 31, 32,
     ];
 
     #[test]

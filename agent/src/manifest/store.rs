@@ -353,7 +353,9 @@ impl Store {
                 (_, Some(Stored::Other(value))) => out.shown.push((**value).clone()),
                 (Some(Stored::Pod(p)), None) => out.remove_pods.push(p.uid()),
                 (Some(Stored::Config(..)), None) => out.remove_configs.push(key.clone()),
-                (_, Some(Stored::Service(_) | Stored::Slice(_))) | (Some(Stored::Service(_) | Stored::Slice(_)), None) => services_changed = true,
+                (_, Some(Stored::Service(_) | Stored::Slice(_))) | (Some(Stored::Service(_) | Stored::Slice(_)), None) => {
+                    services_changed = true
+                }
                 (Some(Stored::Other(_)) | None, None) => {}
             }
             match new.cloned() {

@@ -167,7 +167,8 @@ fn a_crash_wherever_the_reader_waits_leaves_the_old_or_the_new() {
             if let (Some((_, was)), Some((_, is))) = (&before, &after) {
                 assert_eq!(was, is, "{method} dead after {polls} polls: it is the same object");
             }
-            let expected: &[&str] = if method == "POST" && value.is_some() { &["configmaps.default.n.yaml", "two.yaml"] } else { &["two.yaml"] };
+            let expected: &[&str] =
+                if method == "POST" && value.is_some() { &["configmaps.default.n.yaml", "two.yaml"] } else { &["two.yaml"] };
             assert_eq!(node.names(), expected);
             assert!(node.text("two.yaml").contains("name: other"), "the other document is whole");
             assert!(method != "POST" || node.text("two.yaml") == TWO, "and the other file as it was");

@@ -98,7 +98,8 @@ fn a_list_at_a_past_version_is_what_was_there_then() {
                 let then = server.get(&format!("{EVERYWHERE}?resourceVersion={}{query}", revision(state))).await.ok();
                 assert_eq!((&then["items"], revision(&then)), (&state["items"], revision(state)), "{query}");
             }
-            let newer = server.get(&format!("{EVERYWHERE}?resourceVersion={}&resourceVersionMatch=NotOlderThan", revision(state))).await.ok();
+            let newer =
+                server.get(&format!("{EVERYWHERE}?resourceVersion={}&resourceVersionMatch=NotOlderThan", revision(state))).await.ok();
             assert_eq!(newer, *states.last().unwrap());
         }
     });

@@ -68,7 +68,10 @@ fn an_approved_request_becomes_a_certificate_that_opens_the_door() {
             assert!(approved["status"]["conditions"][0]["lastTransitionTime"].is_string() && !is_issued(&approved), "{approved}");
             let issued = until(server, name, is_issued).await;
             let known = port.name(Some(&identity(&issued, &key))).await.unwrap().ok();
-            assert_eq!((&known["status"]["userInfo"]["username"], &known["status"]["userInfo"]["groups"][0]), (&json!(user), &json!(group)));
+            assert_eq!(
+                (&known["status"]["userInfo"]["username"], &known["status"]["userInfo"]["groups"][0]),
+                (&json!(user), &json!(group))
+            );
             let mut other = issued.clone();
             other["status"]["certificate"] = "eA==".into();
             let told = server.put(&format!("{REQUESTS}/{name}/status"), &other).await.refused(422, "Invalid");
@@ -88,7 +91,8 @@ fn a_certificate_for_serving_names_the_hosts_and_opens_no_door() {
         let own = identity(&until(server, "serving", is_issued).await, &key);
         let der = CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap();
         let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
-        let names: Vec<String> = certificate.subject_alternative_name().unwrap().unwrap().value.general_names.iter().map(|n| n.to_string()).collect();
+        let names: Vec<String> =
+            certificate.subject_alternative_name().unwrap().unwrap().value.general_names.iter().map(|n| n.to_string()).collect();
         assert!(names.len() == 2 && names[0].contains("n1.example"), "{names:?}");
         assert!(certificate.extended_key_usage().unwrap().unwrap().value.server_auth);
         assert!(port.name(Some(&own)).await.is_err(), "it is no client's");

@@ -47,9 +47,11 @@ pub fn measure(lab: &Lab, daemon: &Daemon) -> Result<()> {
     let answers = || client.enter(|| TcpStream::connect_timeout(&service, Duration::from_secs(1)).is_ok());
     let mut lags = Vec::new();
     for _ in 0..SAMPLES {
-        client.get(own, "/unhealthy", SOON)?;
-        wait_for("the service refuses", SOON, || -> Result<_> { Ok((!answers()?).then_some(())) })?;
         let mut journal = Journal::tail(daemon)?;
+        client.get(own, "/unhealthy", SOON)?;
+        // One attempt that fails is no sign that the probe has failed.
+        journal.wait("not Ready", |r| r["status"].is_object() && !is_ready(r))?;
+        wait_for("the service refuses", SOON, || -> Result<_> { Ok((!answers()?).then_some(())) })?;
         client.get(own, "/healthy", SOON)?;
         let (ready, answered) = std::thread::scope(|scope| -> Result<(Instant, Instant)> {
             let connecting = scope.spawn(|| {

@@ -20,11 +20,11 @@ pub use create::written;
 pub use delete::DeleteOptions;
 pub use refuse::invalid;
 
+use super::Failure;
 use super::access::User;
 use super::patch::{Editor, PatchKind};
 use super::request::Request;
 use super::resource::{Home, Id};
-use super::Failure;
 use crate::manifest::Rules;
 use crate::time::Wall;
 use serde_json::{Value, json};

@@ -119,8 +119,23 @@ fn any_value() -> impl Strategy<Value = Value> {
         (-1000..1000_i32).prop_map(|n| Value::from(f64::from(n) / 4.0)),
         text().prop_map(Value::from),
         "\\PC{0,20}".prop_map(Value::from),
-        prop_oneof![Just("---\na"), Just("# x"), Just("a: b"), Just("- a"), Just("...\n"), Just(" x "), Just("\t"), Just("|\n"), Just("0x1f"), Just(".nan"), Just("*a"), Just("&a b"), Just("!!str"), Just("<<")]
-            .prop_map(Value::from),
+        prop_oneof![
+            Just("---\na"),
+            Just("# x"),
+            Just("a: b"),
+            Just("- a"),
+            Just("...\n"),
+            Just(" x "),
+            Just("\t"),
+            Just("|\n"),
+            Just("0x1f"),
+            Just(".nan"),
+            Just("*a"),
+            Just("&a b"),
+            Just("!!str"),
+            Just("<<")
+        ]
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         prop_oneof![

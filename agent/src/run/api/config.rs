@@ -108,7 +108,8 @@ impl ClientIssuer {
 pub fn roles(path: &Path) -> Result<Roles, ConfigError> {
     let wrong = |message: String| ConfigError::Wrong { path: path.to_owned(), message };
     let value = crate::manifest::text::one(&text(path)?).map_err(wrong)?;
-    let roles: Roles = crate::typed::read(&value).map_err(|e| wrong(format!("{e}; it has admin, viewer and node, each a list of user:NAME and group:NAME")))?;
+    let roles: Roles = crate::typed::read(&value)
+        .map_err(|e| wrong(format!("{e}; it has admin, viewer and node, each a list of user:NAME and group:NAME")))?;
     roles.check().map_err(wrong)?;
     Ok(roles)
 }

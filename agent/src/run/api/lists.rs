@@ -142,7 +142,9 @@ fn options(query: &Query) -> Result<(), Failure> {
     let Some(wish) = query.get("resourceVersionMatch") else { return Ok(()) };
     match (wish, query.get("resourceVersion")) {
         (_, None) => refuse(&|f| f.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided")),
-        _ if query.get("continue").is_some() => refuse(&|f| f.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided")),
+        _ if query.get("continue").is_some() => {
+            refuse(&|f| f.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"))
+        }
         ("Exact", Some("0")) => refuse(&|f| f.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
         ("Exact" | "NotOlderThan", _) => Ok(()),
         (other, _) => refuse(&|f| f.unsupported(&path, other, &["Exact", "NotOlderThan"])),

@@ -145,7 +145,14 @@ impl Pki {
         })
     }
 
-    fn issue(&self, subject: &[u8], key: &[u8], names: &[u8], life: Duration, shape: impl FnOnce(&mut Leaf<'_>)) -> Result<String, PkiError> {
+    fn issue(
+        &self,
+        subject: &[u8],
+        key: &[u8],
+        names: &[u8],
+        life: Duration,
+        shape: impl FnOnce(&mut Leaf<'_>),
+    ) -> Result<String, PkiError> {
         let wrong = || PkiError::Authority(self.dir.join("ca.crt"));
         let authority = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|_| wrong())?;
         let (_, authority) = x509_parser::parse_x509_certificate(&authority).map_err(|_| wrong())?;
@@ -167,7 +174,19 @@ impl Pki {
         let until = (now + life).min(Wall::from_seconds(authority.validity().not_after.timestamp()));
         let from = Wall(now.0 - i64::try_from(BACKDATE.as_nanos()).unwrap_or(0));
         let issuer = authority.subject().as_raw();
-        let mut leaf = Leaf { serial, issuer, subject, from, until, key, authority: id.unwrap_or_default(), names, encipherment: false, server: false, client: false };
+        let mut leaf = Leaf {
+            serial,
+            issuer,
+            subject,
+            from,
+            until,
+            key,
+            authority: id.unwrap_or_default(),
+            names,
+            encipherment: false,
+            server: false,
+            client: false,
+        };
         shape(&mut leaf);
         let body = x509::to_be_signed(&leaf, by);
         Ok(pem(&x509::signed(&body, by, &signer.sign(&body)?)))

@@ -36,7 +36,11 @@ pub async fn answer(api: &Rc<Api>, r: Request, user: &User, http: hyper::Request
         match &object[field] {
             Value::Object(_) => {}
             Value::Null => object[field] = json!({}),
-            _ => return Err(Failure::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {field} is no object"))),
+            _ => {
+                return Err(Failure::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: {field} is no object"
+                )));
+            }
         }
     }
     object["apiVersion"] = version.into();
@@ -134,7 +138,14 @@ fn rules(api: &Api, user: &User, namespace: &str) -> Value {
         let subs = row.subs.iter().map(|s| (format!("{}/{}", row.plural, s.name), s.name, s.verbs));
         for (shown, sub, verbs) in whole.chain(subs) {
             let may = |verb: &&&str| {
-                let a = Attributes { verb: (**verb).into(), group: row.group.into(), resource: row.plural.into(), sub: sub.into(), namespace: namespace.into(), ..Attributes::default() };
+                let a = Attributes {
+                    verb: (**verb).into(),
+                    group: row.group.into(),
+                    resource: row.plural.into(),
+                    sub: sub.into(),
+                    namespace: namespace.into(),
+                    ..Attributes::default()
+                };
                 roles.allow(user, &a).is_some()
             };
             let verbs: Vec<&&str> = verbs.iter().filter(may).collect();
@@ -159,7 +170,11 @@ fn token(api: &Api, r: &Request, spec: &mut Value) -> Result<Value, Failure> {
     }
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(TOKEN_LIFE);
     if !(TOKEN_LEAST..=TOKEN_MOST).contains(&seconds) {
-        let why = if seconds < TOKEN_LEAST { "may not specify a duration less than 10 minutes" } else { "may not specify a duration larger than 2^32 seconds" };
+        let why = if seconds < TOKEN_LEAST {
+            "may not specify a duration less than 10 minutes"
+        } else {
+            "may not specify a duration larger than 2^32 seconds"
+        };
         let path = Path::root("spec").child("expirationSeconds");
         return Err(writes::options_invalid("TokenRequest", "authentication.k8s.io", |f| f.invalid_number(&path, seconds, why)));
     }
@@ -186,17 +201,25 @@ fn bind(api: &Api, r: &Request, to: &Value, own: &mut Value) -> Result<(), Failu
     let object = api.store().get(id, &r.namespace, name).map(|e| e.object()).ok_or_else(|| Failure::missing(id.subject(name)))?;
     let uid = meta::text(&object, "uid");
     if to["uid"].as_str().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
-        let why = format!("the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated", to["uid"].as_str().unwrap_or_default());
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            to["uid"].as_str().unwrap_or_default()
+        );
         return Err(Failure::new(409, "Conflict", why));
     }
     if id == PODS && object["spec"]["serviceAccountName"].as_str().unwrap_or("default") != r.name {
-        return Err(Failure::bad_request(format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", r.name)));
+        return Err(Failure::bad_request(format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            r.name
+        )));
     }
     let mut bound = Map::new();
     bound.insert("name".into(), name.into());
     bound.insert("uid".into(), uid.into());
     own[field] = Value::Object(bound);
-    if id == PODS && let Some(node) = object["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+    if id == PODS
+        && let Some(node) = object["spec"]["nodeName"].as_str().filter(|n| !n.is_empty())
+    {
         own["node"] = json!({"name": node});
     }
     Ok(())

@@ -40,13 +40,7 @@ impl Show {
         api.make_standard_namespaces();
         Rc::new_cyclic(|this: &Weak<Show>| {
             api.set_lazy(this.clone());
-            Show {
-                api,
-                node_name: node_name.to_owned(),
-                owned: RefCell::default(),
-                pods: RefCell::default(),
-                changed: RefCell::default(),
-            }
+            Show { api, node_name: node_name.to_owned(), owned: RefCell::default(), pods: RefCell::default(), changed: RefCell::default() }
         })
     }
 
@@ -196,4 +190,3 @@ impl PodListener for Show {
         self.set(EVENTS, serde_json::from_slice(&object).expect("just written"));
     }
 }
-

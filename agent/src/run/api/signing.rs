@@ -81,7 +81,8 @@ async fn approve(api: &Api, mut object: Value) -> Result<(), Failure> {
 
 fn add(object: &mut Value, kind: &str, reason: &str, message: &str) {
     let now = clock::now().wall.rfc3339();
-    let new = json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastUpdateTime": now, "lastTransitionTime": now});
+    let new =
+        json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastUpdateTime": now, "lastTransitionTime": now});
     let conditions = &mut object["status"]["conditions"];
     match conditions.as_array_mut() {
         Some(list) => list.push(new),

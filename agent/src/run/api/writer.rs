@@ -109,7 +109,9 @@ impl Writer {
     /// Nobody waits for these, and the next one about the same object makes up for one that is lost.
     async fn keep(&mut self, line: Line) {
         let mut lines = vec![line];
-        while lines.len() < BATCH && let Ok(line) = self.kept.try_recv() {
+        while lines.len() < BATCH
+            && let Ok(line) = self.kept.try_recv()
+        {
             lines.push(line);
         }
         if let Some(state) = &self.state
@@ -196,9 +198,7 @@ async fn shown_as(api: &Rc<Api>, name: &Name, wanted: &Value) {
         let metadata = |field: &str| shown["metadata"][field] == wanted["metadata"][field];
         shown["spec"] == wanted["spec"] && metadata("labels") && metadata("annotations")
     };
-    let wait = async {
-        while !looks_right() && ticks.changed().await.is_ok() {}
-    };
+    let wait = async { while !looks_right() && ticks.changed().await.is_ok() {} };
     let _ = tokio::time::timeout(SHOWN_WITHIN, wait).await;
 }
 
@@ -287,7 +287,8 @@ impl Api {
         };
         for Name { namespace, name } in old {
             let (user, manager) = (User::new("longshore", &[]), "longshore".to_owned());
-            let caller = Caller { user, manager, now, seed: self.next_seed(), dry_run: false, validation: Validation::Ignore, force: false };
+            let caller =
+                Caller { user, manager, now, seed: self.next_seed(), dry_run: false, validation: Validation::Ignore, force: false };
             let (namespace, name) = (namespace.into(), name.into());
             let r = Request { verb: "delete", resource: EVENTS, namespace, name, sub: String::new(), rest: String::new() };
             if let Err(failure) = self.submit(Op::Delete(DeleteOptions::default()), r, caller).await {
@@ -298,7 +299,8 @@ impl Api {
 }
 
 fn is_old(event: &Value, now: Wall) -> bool {
-    let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
+    let times =
+        [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
     let last = times.into_iter().filter_map(Value::as_str).find_map(Wall::parse_rfc3339);
     last.is_some_and(|last| now.since(last) > EVENT_LIFE)
 }

@@ -41,7 +41,9 @@ pub async fn body(api: &Api, http: hyper::Request<Incoming>) -> Result<Bytes, Fa
 pub fn object(kind: &str, bytes: &[u8]) -> Result<Value, Failure> {
     let media = kind.split(';').next().unwrap_or_default().trim();
     match media {
-        "" | "application/json" => serde_json::from_slice(bytes).map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: {e}"))),
+        "" | "application/json" => {
+            serde_json::from_slice(bytes).map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: {e}")))
+        }
         "application/yaml" => {
             let text = std::str::from_utf8(bytes).map_err(|e| Failure::bad_request(format!("the object provided is unrecognized: {e}")))?;
             crate::manifest::text::one(text).map_err(|m| Failure::bad_request(format!("the object provided is unrecognized: {m}")))
@@ -49,7 +51,8 @@ pub fn object(kind: &str, bytes: &[u8]) -> Result<Value, Failure> {
         protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         other => {
             let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-            let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted} (sent: {other})");
+            let message =
+                format!("the body of the request was in an unknown format - accepted media types include: {accepted} (sent: {other})");
             Err(Failure::new(415, "UnsupportedMediaType", message))
         }
     }
@@ -75,7 +78,9 @@ pub async fn write(api: &Rc<Api>, r: Request, query: Query, user: &User, http: h
         "patch" => {
             let patch = PatchKind::from_content_type(&kind, write::shape_of(r.resource).is_some())?;
             if patch == PatchKind::Apply && query.get("fieldManager").is_none() {
-                return Err(options_invalid("PatchOptions", "meta.k8s.io", |f| f.required(&Path::root("fieldManager"), "is required for apply patch")));
+                return Err(options_invalid("PatchOptions", "meta.k8s.io", |f| {
+                    f.required(&Path::root("fieldManager"), "is required for apply patch")
+                }));
             }
             (Op::Patch(patch, bytes.to_vec()), r)
         }
@@ -205,4 +210,3 @@ impl Api {
         }
     }
 }
-

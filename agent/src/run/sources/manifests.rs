@@ -4,8 +4,8 @@
 //! what follows from the files is decided by `manifest::store`. Must never act on a file that is still
 //! being written, nor before the record of identities is on disk. Tests: `agent/tests/manifests_dir.rs`.
 
-use super::files::{self, Listing, Stamp};
 use super::door::Wish;
+use super::files::{self, Listing, Stamp};
 use super::record::RecordFile;
 use super::replace;
 use super::watch::{Nudge, Watch};
@@ -210,7 +210,9 @@ impl Manifests {
         if replace::is_beside(name) {
             return true;
         }
-        files::is_manifest(name) && !self.missing.contains_key(name) && self.stamps.get(name) == files::stamp_of(&self.path.join(name), false).as_ref()
+        files::is_manifest(name)
+            && !self.missing.contains_key(name)
+            && self.stamps.get(name) == files::stamp_of(&self.path.join(name), false).as_ref()
     }
 
     /// What the server owned before the daemon started.

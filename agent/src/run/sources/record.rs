@@ -51,7 +51,9 @@ fn read(path: &Path, text: &[u8]) -> Record {
         match typed::read_text::<Read>(line) {
             Ok(Read { key, who: Some(who) }) => drop(record.insert(key, who)),
             Ok(Read { key, who: None }) => drop(record.remove(&key)),
-            Err(error) => tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the record of objects cannot be read; passed over"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the record of objects cannot be read; passed over")
+            }
         }
     }
     record

@@ -43,7 +43,15 @@ impl Watch {
         if let Err(error) = &stream {
             tracing::warn!(%error, "changes of manifests are noticed late: they cannot be watched (fs.inotify.max_user_instances?)");
         }
-        Watch { path: path.to_owned(), stream: stream.ok(), inner: None, outer: None, writing: BTreeMap::new(), names: BTreeSet::new(), more: false }
+        Watch {
+            path: path.to_owned(),
+            stream: stream.ok(),
+            inner: None,
+            outer: None,
+            writing: BTreeMap::new(),
+            names: BTreeSet::new(),
+            more: false,
+        }
     }
 
     /// Makes sure that what is there now is watched. False: there is nothing to watch.

@@ -50,7 +50,14 @@ fn links_are_not_replaced_and_names_must_leave_room() {
 #[test]
 fn what_is_beside_files_and_not_ours_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let names = [".a.yaml.swp", ".longshore", ".a.longshore", ".a.yaml.0123.gone.longshore", ".a.yaml.0123456789ab.x.longshore", "a.part.longshore"];
+    let names = [
+        ".a.yaml.swp",
+        ".longshore",
+        ".a.longshore",
+        ".a.yaml.0123.gone.longshore",
+        ".a.yaml.0123456789ab.x.longshore",
+        "a.part.longshore",
+    ];
     names.iter().for_each(|n| fs::write(dir.path().join(n), "x").unwrap());
     recover(dir.path());
     assert!(names.iter().all(|n| dir.path().join(n).exists()));
@@ -185,7 +192,10 @@ fn a_crash_before_any_step_leaves_the_old_or_the_new() {
         let mut seen = Vec::new();
         for k in 0..whole.steps {
             let after = life(before, new, k, Vec::new());
-            assert!(after.told.is_none() && (after.text.as_deref() == before || after.text.as_deref() == new), "{before:?} {new:?} step {k}");
+            assert!(
+                after.told.is_none() && (after.text.as_deref() == before || after.text.as_deref() == new),
+                "{before:?} {new:?} step {k}"
+            );
             seen.push(after.text);
         }
         assert!(seen.contains(&before.map(str::to_owned)) && seen.contains(&new.map(str::to_owned)), "{seen:?}");
@@ -203,7 +213,11 @@ fn a_hand_that_writes_at_any_step_is_not_lost_whether_the_daemon_dies_or_not() {
                     // After the last step nobody is asked any more.
                     let reached = after.told.is_none() || when < after.steps;
                     if reached {
-                        assert_eq!(after.text.as_deref(), Some("by hand"), "{before:?} {new:?}: {hand:?} before step {when}, dead before {dies}");
+                        assert_eq!(
+                            after.text.as_deref(),
+                            Some("by hand"),
+                            "{before:?} {new:?}: {hand:?} before step {when}, dead before {dies}"
+                        );
                     }
                 }
             }
