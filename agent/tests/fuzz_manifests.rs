@@ -1,10 +1,12 @@
 //! Texts of every kind, mutated from a corpus: the reader never panics, takes a document whole or not
 //! at all, and a store that held something good still holds it after the worst of files.
 //!
-//! Seeded: the same run every time. `FUZZ_ITERATIONS` and `FUZZ_SEED` make it longer and other. The
-//! function [`one`] is what a libFuzzer target calls with its bytes.
+//! Seeded (see `fuzz`). The function [`one`] is what a libFuzzer target calls with its bytes.
 #![allow(clippy::unwrap_used)]
 
+mod fuzz;
+
+use fuzz::Dice;
 use longshore::manifest::store::{Record, Store};
 use longshore::manifest::{Object, Rules, read, text};
 use longshore::time::Wall;
@@ -79,22 +81,6 @@ const WORDS: &[&str] = &[
     "`",
 ];
 
-/// A small generator of numbers (xorshift): the tests need no more, and no dependency.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
-    }
-}
-
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     let at = dice.below(bytes.len() + 1);
     match dice.below(8) {
@@ -159,30 +145,10 @@ fn one(bytes: &[u8]) {
     assert_eq!(store.settle(Wall::from_seconds(3), Vec::new()), Default::default(), "settled is settled");
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |v| v.parse().expect("a number"))
-}
-
 #[test]
 fn no_text_makes_the_reader_panic_or_lose_what_was_good() {
-    let corpus: Vec<&[u8]> = EXAMPLES.iter().chain(NASTY).map(|t| t.as_bytes()).collect();
-    for bytes in &corpus {
-        one(bytes);
-    }
-    let seed = number("FUZZ_SEED", 0x5eed_1e55);
-    for i in 0..number("FUZZ_ITERATIONS", 1500) {
-        let mut dice = Dice((seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
-        for _ in 0..8 {
-            dice.next();
-        }
-        let mut bytes = corpus[dice.below(corpus.len())].to_vec();
-        let other = corpus[dice.below(corpus.len())];
-        for _ in 0..=dice.below(6) {
-            mutate(&mut bytes, other, &mut dice);
-        }
-        let result = std::panic::catch_unwind(|| one(&bytes));
-        assert!(result.is_ok(), "FUZZ_SEED={seed} iteration {i}: {:?}", String::from_utf8_lossy(&bytes));
-    }
+    let corpus: Vec<&str> = EXAMPLES.iter().chain(NASTY).copied().collect();
+    fuzz::drive(&corpus, 1500, 6, mutate, one);
 }
 
 #[test]

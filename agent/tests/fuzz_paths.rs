@@ -2,10 +2,12 @@
 //! panics, what a path is read as leads back to it, no name leads out of the directory, and a selector of two parts takes
 //! what both take.
 //!
-//! Seeded: the same run every time. `FUZZ_ITERATIONS` and `FUZZ_SEED` make it longer and other. The function [`one`] is
-//! what a libFuzzer target calls with its bytes.
+//! Seeded (see `fuzz`). The function [`one`] is what a libFuzzer target calls with its bytes.
 #![allow(clippy::unwrap_used)]
 
+mod fuzz;
+
+use fuzz::Dice;
 use longshore::api::query::{decode, encode};
 use longshore::api::request::{Request, Target, target};
 use longshore::api::resource::{CONFIG_MAPS, Home, Id, NAMESPACES};
@@ -86,22 +88,6 @@ const WORDS: &[&str] = &[
 ];
 
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW", ""];
-
-/// A small generator of numbers (xorshift): the tests need no more, and no dependency.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
-    }
-}
 
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     let at = dice.below(bytes.len() + 1);
@@ -257,30 +243,9 @@ fn one(bytes: &[u8]) {
     name(&text);
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |v| v.parse().expect("a number"))
-}
-
 #[test]
 fn no_bytes_lead_a_path_a_name_or_a_selector_astray() {
-    let corpus: Vec<&[u8]> = CORPUS.iter().map(|t| t.as_bytes()).collect();
-    for bytes in &corpus {
-        one(bytes);
-    }
-    let seed = number("FUZZ_SEED", 0x5eed_1e55);
-    for i in 0..number("FUZZ_ITERATIONS", 3000) {
-        let mut dice = Dice((seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
-        for _ in 0..8 {
-            dice.next();
-        }
-        let mut bytes = corpus[dice.below(corpus.len())].to_vec();
-        let other = corpus[dice.below(corpus.len())];
-        for _ in 0..=dice.below(5) {
-            mutate(&mut bytes, other, &mut dice);
-        }
-        let result = std::panic::catch_unwind(|| one(&bytes));
-        assert!(result.is_ok(), "FUZZ_SEED={seed} iteration {i}: {:?}", String::from_utf8_lossy(&bytes));
-    }
+    fuzz::drive(CORPUS, 3000, 5, mutate, one);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Bytes of every kind, mutated from messages that a kernel could send: no netlink parser panics, and what one reads
 //! is written and read back the same. So for the text of iptables-save.
 //!
-//! Seeded: the same run every time. `FUZZ_ITERATIONS` and `FUZZ_SEED` make it longer and other. The function [`one`] is
-//! what a libFuzzer target calls with its bytes.
+//! Seeded (see `fuzz`). The function [`one`] is what a libFuzzer target calls with its bytes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../agent/tests/fuzz/mod.rs"]
+mod fuzz;
+
+use fuzz::Dice;
 use std::net::SocketAddr;
 
 use longshore_dataplane::backend::ipvs::compile::Balance;
@@ -18,22 +21,6 @@ use longshore_dataplane::netlink::ipset::{self, Entry, SetType};
 use longshore_dataplane::netlink::ipvs::{self, Server, Spread};
 use longshore_dataplane::netlink::socket::Pipeline;
 use longshore_dataplane::netlink::{accounting, genl, route};
-
-/// A small generator of numbers (xorshift): the test needs no more, and no dependency.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
-    }
-}
 
 fn message(kind: u16, fixed: &[u8], fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut w = Writer::default();
@@ -156,23 +143,7 @@ fn one(bytes: &[u8]) {
     let _ = (saved.is_empty(), saved.unload());
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |v| v.parse().expect("a number"))
-}
-
 #[test]
 fn no_bytes_make_a_netlink_parser_panic() {
-    let corpus = corpus();
-    corpus.iter().for_each(|bytes| one(bytes));
-    let seed = number("FUZZ_SEED", 0x5eed_1e55);
-    for i in 0..number("FUZZ_ITERATIONS", 100_000) {
-        let mut dice = Dice((seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1);
-        for _ in 0..8 {
-            dice.next();
-        }
-        let mut bytes = corpus[dice.below(corpus.len())].clone();
-        let other = corpus[dice.below(corpus.len())].clone();
-        (0..=dice.below(6)).for_each(|_| mutate(&mut bytes, &other, &mut dice));
-        one(&bytes);
-    }
+    fuzz::drive(&corpus(), 100_000, 6, mutate, one);
 }

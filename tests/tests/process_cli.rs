@@ -333,6 +333,8 @@ fn a_stop_is_prompt_and_leaves_containers_running() -> Result<()> {
     let status = node.daemon.stop()?.context("it ran")?;
     assert_eq!(status.code(), Some(0));
     assert_eq!(node.fake.with(|m, _| m.count(longshore_cri::error::Verb::StopContainer)), 0);
+    // Nobody finds the copy of the listener that a program which was just being started has for a moment.
+    ensure!(!node.daemon.socket().exists(), "the socket is still there");
     let said = node.run(&["get", "pods"])?;
     assert!(said.code == Some(1) && said.err.contains("Is it running?"), "{said:?}");
     node.daemon.launch()?;

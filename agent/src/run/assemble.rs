@@ -90,7 +90,7 @@ pub enum AssembleError {
     #[error(transparent)]
     Endpoint(#[from] client::InvalidEndpoint),
     #[error(transparent)]
-    State(#[from] super::state_dir::StateError),
+    State(#[from] super::state_file::StateError),
     #[error(transparent)]
     Cgroup(#[from] super::cgroup_fs::CgroupError),
     #[error("--service-cidr: {0}")]
@@ -160,7 +160,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tokio::task::spawn_local(housekeeping.run());
     let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, lanes, state: state.clone() };
     let changes = Rc::new(Changes::default());
-    let listener = server::listen(&o.run_dir)?;
+    let (listener, _place) = server::listen(&o.run_dir)?;
     let programmed = services.clone();
     let programmed = async move {
         if let Some(d) = programmed.dataplane()

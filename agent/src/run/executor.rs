@@ -4,7 +4,7 @@
 use super::cgroup_fs::CgroupFs;
 use super::lanes::Lanes;
 use super::observe::Observer;
-use super::state_dir::StateError;
+use super::state_file::StateError;
 use super::{clock, hooks, volumes};
 use crate::node::effect::Job;
 use crate::node::event::{Event, Observation};

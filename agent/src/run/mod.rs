@@ -26,5 +26,6 @@ pub mod server;
 pub mod services;
 pub mod sources;
 pub mod state_dir;
+pub mod state_file;
 pub mod tunables;
 pub mod volumes;

@@ -4,7 +4,7 @@
 
 use super::api::Show;
 use super::event_loop::PodListener;
-use super::state_dir;
+use super::state_file;
 use crate::api::resource::{SERVICES, SLICES};
 use crate::env::services::ServiceAddress;
 use crate::lone::addresses::Given;
@@ -100,7 +100,7 @@ impl Services {
             match o {
                 Output::Record(given) => {
                     let bytes = serde_json::to_vec_pretty(&given).expect("plain data serialises");
-                    if let Err(error) = state_dir::replace(&self.record, &bytes, true) {
+                    if let Err(error) = state_file::replace(&self.record, &bytes, true) {
                         tracing::error!(%error, "service addresses could not be written down; a restart may change them");
                     }
                 }

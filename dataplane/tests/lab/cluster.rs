@@ -15,7 +15,7 @@ use longshore_dataplane::{Change, Cidr, Config, Dataplane, DetectLocal, Family, 
 use serde_json::{Value, json};
 
 use super::objects::{NODE_PORT, PORT, TARGET_PORT, VIP_V4, node_port};
-use super::traffic::{Answer, ask, connected, serve, tcp_here};
+use super::traffic::{Answer, ask, connected, is_silence, serve, tcp, tcp_here};
 use super::{Namespace, apply};
 
 /// So many connections miss one of two endpoints once in a thousand million times.
@@ -97,6 +97,52 @@ impl Cluster {
     }
 }
 
+/// What holds in every mode.
+impl Cluster {
+    pub fn external_policy_cluster_reaches_the_endpoints_of_both_nodes_by_either(&self) {
+        self.apply(&[service(json!({})), endpoints(&[0, 1], |_| Value::Null)]);
+        // The node stands in for the client, at its address on the way to the pod.
+        assert_eq!(self.heard_outside(0), set(&[("a", "10.1.1.1"), ("b", "192.0.2.1")]));
+        assert_eq!(self.heard_outside(1), set(&[("a", "192.0.2.3"), ("b", "10.1.2.1")]));
+        self.apply(&[endpoints(&[1], |_| Value::Null)]);
+        assert_eq!(self.heard_outside(0), set(&[("b", "192.0.2.1")]));
+    }
+
+    pub fn external_policy_local_stays_on_the_node_and_keeps_the_clients_address(&self) {
+        self.apply(&[service(json!({"externalTrafficPolicy": "Local"})), endpoints(&[0, 1], |_| Value::Null)]);
+        assert_eq!(self.heard_outside(0), set(&[("a", "192.0.2.2")]));
+        assert_eq!(self.heard_outside(1), set(&[("b", "192.0.2.2")]));
+    }
+
+    /// Without an endpoint of its own, a node answers nothing from outside, and serves what is inside as ever. (Most drop
+    /// it; with ipvs it is sent on unmasked, and the answer comes from an address that the client did not ask.)
+    pub fn external_policy_local_is_silent_without_an_endpoint(&self) {
+        self.apply(&[service(json!({"externalTrafficPolicy": "Local"})), endpoints(&[0], |_| Value::Null)]);
+        assert_eq!(self.heard_outside(0), set(&[("a", "192.0.2.2")]));
+        let by_b = tcp(&self.outside, SocketAddr::new(NODES[1].1.parse().unwrap(), NODE_PORT));
+        assert!(is_silence(&by_b), "{by_b:?}");
+        assert_eq!(self.serves_pods(), ["a", "a"]);
+    }
+
+    pub fn hints_keep_traffic_in_the_zone_or_on_the_node_while_all_endpoints_have_them(&self) {
+        let near = |name: &str| json!({"forZones": [{"name": format!("zone-{name}")}]});
+        self.apply(&[service(json!({"trafficDistribution": "PreferSameZone"})), endpoints(&[0, 1], near)]);
+        assert_eq!(self.serves_pods(), ["a", "b"]);
+        let crossed = |name: &str| json!({"forZones": [{"name": if name == "a" { "zone-b" } else { "zone-a" }}]});
+        self.apply(&[endpoints(&[0, 1], crossed)]);
+        assert_eq!(self.serves_pods(), ["b", "a"]);
+        let one = |name: &str| if name == "a" { near(name) } else { Value::Null };
+        self.apply(&[endpoints(&[0, 1], one)]);
+        assert_eq!(self.serves_pods(), ["ab", "ab"]);
+        let own = |name: &str| json!({"forNodes": [{"name": name}], "forZones": [{"name": format!("zone-{name}")}]});
+        self.apply(&[service(json!({"trafficDistribution": "PreferSameNode"})), endpoints(&[0, 1], own)]);
+        assert_eq!(self.serves_pods(), ["a", "b"]);
+        // A node whose own endpoint goes takes the other's, hint or none.
+        self.apply(&[endpoints(&[1], own)]);
+        assert_eq!(self.serves_pods(), ["b", "b"]);
+    }
+}
+
 pub fn cluster_ip() -> SocketAddr {
     SocketAddr::new(VIP_V4.parse().unwrap(), PORT)
 }
@@ -143,6 +189,6 @@ pub fn endpoints(nodes: &[usize], hints: impl Fn(&str) -> Value) -> Change {
     Change::SetSlice(Arc::new(serde_json::from_value(object).unwrap()))
 }
 
-pub fn set(expected: &[(&str, &str)]) -> BTreeSet<(String, IpAddr)> {
+fn set(expected: &[(&str, &str)]) -> BTreeSet<(String, IpAddr)> {
     expected.iter().map(|(server, client)| ((*server).into(), client.parse().unwrap())).collect()
 }

@@ -62,10 +62,13 @@ fn exchange(mut stream: impl Read + Write, to: &str, request: &Request<'_>) -> R
         head += &format!("{name}: {value}\r\n");
     }
     head += &format!("Content-Length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body))?;
+    // A server may answer and close before it has read a body that it does not need: the answer counts, not the write.
+    let sent = stream.write_all(&[head.as_bytes(), body].concat());
+    if !sent.as_ref().is_err_and(|e| e.kind() == ErrorKind::BrokenPipe) {
+        sent?;
+    }
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        // A server may close before it has read all of a request it refuses.
         Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => {}
         other => drop(other.with_context(|| format!("no answer from {to}"))?),
     }

@@ -6,15 +6,12 @@
 use crate::api::Failure;
 use crate::api::resource::Id;
 use crate::api::store::Name;
-use crate::run::state_dir;
+use crate::run::state_file::{self, Lines, StateError};
 use futures_util::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -33,10 +30,6 @@ pub trait Files {
     fn end<'a>(&'a self, id: Id, object: &'a Value) -> LocalBoxFuture<'a, Result<(), Failure>>;
     fn remove<'a>(&'a self, id: Id, object: &'a Value) -> LocalBoxFuture<'a, Result<(), Failure>>;
 }
-
-/// The journal is written anew when it is this large (bytes), and this many times what counts in it.
-const SLACK: u64 = 1 << 20;
-const SLACK_TIMES: u64 = 4;
 
 /// One change.
 #[derive(Clone, Debug)]
@@ -68,7 +61,7 @@ fn id_of(text: &str) -> Option<Id> {
 impl Line {
     pub fn put(id: Id, object: &Value, durable: bool) -> Line {
         let wire = Wire { r: resource(id), ns: String::new(), name: String::new(), o: object.clone() };
-        Line { key: (id, Name::of(object)), text: Some(text(&wire)), durable }
+        Line { key: (id, Name::of(object)), text: Some(state_file::line(&wire)), durable }
     }
 
     pub fn remove(id: Id, name: &Name, durable: bool) -> Line {
@@ -78,16 +71,10 @@ impl Line {
     fn bytes(&self) -> Vec<u8> {
         let gone = || {
             let (id, name) = &self.key;
-            text(&Wire { r: resource(*id), ns: name.namespace.to_string(), name: name.name.to_string(), o: Value::Null })
+            state_file::line(&Wire { r: resource(*id), ns: name.namespace.to_string(), name: name.name.to_string(), o: Value::Null })
         };
         self.text.clone().unwrap_or_else(gone)
     }
-}
-
-fn text(wire: &Wire) -> Vec<u8> {
-    let mut line = serde_json::to_vec(wire).expect("plain data serialises");
-    line.push(b'\n');
-    line
 }
 
 /// The file, and what counts in it.
@@ -98,8 +85,7 @@ pub struct Journal {
 }
 
 struct Inner {
-    file: File,
-    len: u64,
+    file: Lines,
     /// Bytes of the lines that count.
     live: u64,
     lines: BTreeMap<(Id, Name), Vec<u8>>,
@@ -107,34 +93,23 @@ struct Inner {
 
 impl Journal {
     /// Opens the journal and reads what is in it. A line that cannot be read is told and passed over.
-    pub fn open(path: &Path) -> Result<Journal, state_dir::StateError> {
-        let old = match std::fs::read(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(source) => return Err(state_dir::StateError::new(path, source)),
-        };
+    pub fn open(path: &Path) -> Result<Journal, StateError> {
+        let old = state_file::text(path)?;
         let mut objects: BTreeMap<(Id, Name), Value> = BTreeMap::new();
-        for (n, line) in old.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
-            match serde_json::from_slice::<Wire>(line).map(|w| (id_of(&w.r), w)) {
-                Ok((Some(id), wire)) if wire.o.is_null() => {
-                    objects.remove(&(id, Name::new(&wire.ns, &wire.name)));
-                }
-                Ok((Some(id), wire)) => {
-                    objects.insert((id, Name::of(&wire.o)), wire.o);
-                }
-                Ok((None, wire)) => {
-                    tracing::warn!(path = %path.display(), resource = %wire.r, "an object of an unknown resource is passed over")
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the state file cannot be read; passed over")
-                }
+        state_file::each(path, &old, |line| {
+            let wire = serde_json::from_slice::<Wire>(line)?;
+            match id_of(&wire.r) {
+                Some(id) if wire.o.is_null() => drop(objects.remove(&(id, Name::new(&wire.ns, &wire.name)))),
+                Some(id) => drop(objects.insert((id, Name::of(&wire.o)), wire.o)),
+                None => tracing::warn!(path = %path.display(), resource = %wire.r, "an object of an unknown resource is passed over"),
             }
-        }
+            Ok::<_, serde_json::Error>(())
+        });
         let lines: BTreeMap<(Id, Name), Vec<u8>> = objects.iter().map(|(k, o)| (k.clone(), Line::put(k.0, o, true).bytes())).collect();
         let begun = objects.into_iter().map(|((id, _), o)| (id, o)).collect();
-        let (file, len) = rewrite(path, &lines).or_else(|error| state_dir::go_on(path, &old, &error))?;
+        let file = rewrite(path, &lines).or_else(|error| Lines::going_on(path, &old, &error))?;
         let live = lines.values().map(|l| l.len() as u64).sum();
-        let inner = Arc::new(Mutex::new(Inner { file, len, live, lines }));
+        let inner = Arc::new(Mutex::new(Inner { file, live, lines }));
         Ok(Journal { path: path.to_owned(), inner, begun: RefCell::new(begun) })
     }
 
@@ -155,22 +130,15 @@ impl Journal {
 }
 
 /// 507 has no reason of its own in the API; clients try again after an internal error.
-fn full(e: &state_dir::StateError) -> Failure {
+fn full(e: &StateError) -> Failure {
     Failure::internal(format!("the change could not be written down and was not made: {e}"))
 }
 
 impl Inner {
-    fn append(&mut self, path: &Path, lines: Vec<Line>) -> Result<(), state_dir::StateError> {
-        let at = |r: std::io::Result<()>| r.map_err(|source| state_dir::StateError::new(path, source));
+    fn append(&mut self, path: &Path, lines: Vec<Line>) -> Result<(), StateError> {
         let all: Vec<u8> = lines.iter().flat_map(Line::bytes).collect();
         let durable = lines.iter().any(|l| l.durable);
-        let written = self.file.write_all(&all).and_then(|()| if durable { self.file.sync_data() } else { Ok(()) });
-        if written.is_err() {
-            // Half a line would spoil the next one.
-            let _ = self.file.set_len(self.len);
-            return at(written);
-        }
-        self.len += all.len() as u64;
+        self.file.append(&all, durable)?;
         for line in lines {
             self.live += line.text.as_ref().map_or(0, |t| t.len() as u64);
             let before = match line.text {
@@ -179,11 +147,11 @@ impl Inner {
             };
             self.live -= before.map_or(0, |b| b.len() as u64);
         }
-        if self.len > SLACK && self.len > self.live * SLACK_TIMES {
+        if self.file.is_worn(self.live) {
             match rewrite(path, &self.lines) {
                 Ok(new) => {
-                    (self.file, self.len) = new;
-                    self.live = self.len;
+                    self.file = new;
+                    self.live = self.file.bytes();
                 }
                 // What was asked for is written down.
                 Err(error) => tracing::warn!(%error, "the state file could not be written anew; it goes on as it is"),
@@ -193,10 +161,7 @@ impl Inner {
     }
 }
 
-fn rewrite(path: &Path, lines: &BTreeMap<(Id, Name), Vec<u8>>) -> Result<(File, u64), state_dir::StateError> {
+fn rewrite(path: &Path, lines: &BTreeMap<(Id, Name), Vec<u8>>) -> Result<Lines, StateError> {
     let all: Vec<u8> = lines.values().flatten().copied().collect();
-    state_dir::replace(path, &all, true)?;
-    let file = std::fs::OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(path);
-    let file = file.map_err(|source| state_dir::StateError::new(path, source))?;
-    Ok((file, all.len() as u64))
+    Lines::anew(path, &all, true)
 }

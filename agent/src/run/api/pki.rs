@@ -6,7 +6,7 @@
 use super::auth;
 use crate::api::signing::Certify;
 use crate::api::x509::{self, Algorithm, Leaf};
-use crate::run::{clock, state_dir};
+use crate::run::{clock, state_file};
 use crate::time::Wall;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -40,7 +40,7 @@ pub enum PkiError {
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    State(#[from] state_dir::StateError),
+    State(#[from] state_file::StateError),
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("TLS: {0}")]

@@ -14,9 +14,21 @@ pub enum ListenError {
     Socket { path: PathBuf, source: io::Error },
 }
 
+/// Where clients find the socket. It goes with this: a program that the daemon is just starting when it ends has a copy
+/// of the listener for a moment, and who connected to that would be cut off instead of told that nobody answers.
+pub struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "the socket stays");
+        }
+    }
+}
+
 /// Listens in the run directory, which our lock on it has made. A socket that a daemon before us left is replaced: by
 /// the lock it does not run any more.
-pub fn listen(run_dir: &Path) -> Result<UnixListener, ListenError> {
+pub fn listen(run_dir: &Path) -> Result<(UnixListener, Place), ListenError> {
     let path = run_dir.join(SOCKET);
     let socket = |source| ListenError::Socket { path: path.clone(), source };
     // Bound beside its place and moved over it: nobody ever meets an open mode or a missing socket.
@@ -25,5 +37,5 @@ pub fn listen(run_dir: &Path) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(&beside).map_err(socket)?;
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(socket)?;
     std::fs::rename(&beside, &path).map_err(socket)?;
-    Ok(listener)
+    Ok((listener, Place(path)))
 }

@@ -5,17 +5,10 @@
 //! end of this file.
 
 use crate::manifest::store::{Identity, Record, RecordChanges};
-use crate::run::state_dir::{self, StateError};
+use crate::run::state_file::{self, Lines, StateError};
 use crate::typed;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-
-/// The file is written anew when it is this large (bytes), and this many times what it was when it was written last.
-const SLACK: u64 = 1 << 20;
-const SLACK_TIMES: u64 = 4;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -33,45 +26,36 @@ struct Read {
 pub struct RecordFile {
     path: PathBuf,
     /// None: the next write writes all.
-    file: Option<File>,
-    len: u64,
-    /// Length when it was written anew.
+    file: Option<Lines>,
+    /// Length when it was written anew: about what counts in it.
     base: u64,
 }
 
 fn line(key: &str, who: Option<&Identity>) -> Vec<u8> {
-    let mut line = serde_json::to_vec(&Line { key, who }).expect("plain data serialises");
-    line.push(b'\n');
-    line
+    state_file::line(&Line { key, who })
 }
 
 fn read(path: &Path, text: &[u8]) -> Record {
     let mut record = Record::new();
-    for (n, line) in text.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
-        match typed::read_text::<Read>(line) {
-            Ok(Read { key, who: Some(who) }) => drop(record.insert(key, who)),
-            Ok(Read { key, who: None }) => drop(record.remove(&key)),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), line = n + 1, %error, "a line of the record of objects cannot be read; passed over")
-            }
+    state_file::each(path, text, |line| {
+        match typed::read_text(line)? {
+            Read { key, who: Some(who) } => drop(record.insert(key, who)),
+            Read { key, who: None } => drop(record.remove(&key)),
         }
-    }
+        Ok::<_, typed::Wrong>(())
+    });
     record
 }
 
 impl RecordFile {
     /// What the process before left. The first write writes all of it anew.
     pub fn open(path: &Path) -> (RecordFile, Record) {
-        let record = match std::fs::read(path) {
-            Ok(text) => read(path, &text),
-            Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "the record of objects cannot be read; it is begun anew");
-                }
-                Record::new()
-            }
-        };
-        (RecordFile { path: path.to_owned(), file: None, len: 0, base: 0 }, record)
+        let text = state_file::text(path).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the record of objects cannot be read; it is begun anew");
+            Vec::new()
+        });
+        let record = read(path, &text);
+        (RecordFile { path: path.to_owned(), file: None, base: 0 }, record)
     }
 
     pub fn path(&self) -> &Path {
@@ -85,17 +69,12 @@ impl RecordFile {
 
     /// Writes changes; `whole` is the record with them.
     pub fn write(&mut self, changes: &RecordChanges, whole: &Record) -> Result<(), StateError> {
-        let Some(file) = self.file.as_mut().filter(|_| self.len < SLACK || self.len < self.base * SLACK_TIMES) else {
+        let Some(file) = self.file.as_mut().filter(|f| !f.is_worn(self.base)) else {
             return self.rewrite(whole);
         };
         let all: Vec<u8> = changes.iter().flat_map(|(key, who)| line(key, who.as_ref())).collect();
-        if let Err(source) = file.write_all(&all) {
-            // Half a line is passed over by whoever reads it, and the next write writes all.
-            self.file = None;
-            return Err(StateError::new(&self.path, source));
-        }
-        self.len += all.len() as u64;
-        Ok(())
+        // After a write that failed the next one writes all.
+        file.append(&all, false).inspect_err(|_| self.file = None)
     }
 
     fn rewrite(&mut self, whole: &Record) -> Result<(), StateError> {
@@ -103,11 +82,9 @@ impl RecordFile {
         // From now on it is behind until this succeeds.
         self.base = self.base.max(1);
         let all: Vec<u8> = whole.iter().flat_map(|(key, who)| line(key, Some(who))).collect();
-        state_dir::replace(&self.path, &all, false)?;
-        let file = std::fs::OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(&self.path);
-        self.file = Some(file.map_err(|source| StateError::new(&self.path, source))?);
-        self.len = all.len() as u64;
-        self.base = self.len.max(1);
+        let file = Lines::anew(&self.path, &all, false)?;
+        self.base = file.bytes().max(1);
+        self.file = Some(file);
         Ok(())
     }
 }
@@ -115,7 +92,11 @@ impl RecordFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::state_file::SLACK;
     use proptest::prelude::*;
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::sync::Arc;
 
     fn who(uid: &str) -> Identity {
         serde_json::from_value(serde_json::json!({ "uid": uid })).unwrap()
@@ -181,7 +162,7 @@ mod tests {
         assert_eq!(read, record);
         change(&mut file, &mut record, "Pod default/b", Some("2")).unwrap();
         // As on a full disk.
-        file.file = Some(File::open(&path).unwrap());
+        file.file.as_mut().unwrap().swap_file(Arc::new(File::open(&path).unwrap()));
         assert!(change(&mut file, &mut record, "Pod default/c", Some("3")).is_err());
         assert!(file.is_behind());
         file.write(&RecordChanges::new(), &record).unwrap();
