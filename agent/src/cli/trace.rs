@@ -59,7 +59,7 @@ impl Node {
     }
 
     fn setting(&self, family: Family) -> Result<Setting, Fault> {
-        let host = crate::run::assemble::host_ips();
+        let host = crate::run::host_addresses::host_ips();
         let own = host.into_iter().filter(|ip| self.links.iter().any(|(_, held)| held == ip));
         let config = self.settings.config(&own.collect::<Vec<_>>()).map_err(|e| Fault::from(e.to_string()))?;
         let addresses = NodeAddresses::of(&config, family, &self.links);

@@ -363,7 +363,7 @@ fn facts(o: &Options) -> NodeFacts {
     ];
     NodeFacts {
         name: o.node_name.clone(),
-        host_ips: host_ips(),
+        host_ips: super::host_addresses::host_ips(),
         allocatable: allocatable.into(),
         memory_bytes: memory,
         architecture: architecture().into(),
@@ -383,25 +383,4 @@ pub fn architecture() -> &'static str {
 fn memory_bytes() -> i64 {
     use procfs::Current as _;
     procfs::Meminfo::current().map_or(0, |m| i64::try_from(m.mem_total).unwrap_or(i64::MAX))
-}
-
-/// Addresses of this host, those of the interface that leads outside first.
-pub fn host_ips() -> Vec<IpAddr> {
-    let mut v4 = Vec::new();
-    let mut v6 = Vec::new();
-    for i in nix::ifaddrs::getifaddrs().into_iter().flatten() {
-        let Some(address) = i.address else { continue };
-        if let Some(a) = address.as_sockaddr_in() {
-            v4.push((i.interface_name, IpAddr::V4(a.ip())));
-        } else if let Some(a) = address.as_sockaddr_in6() {
-            v6.push((i.interface_name, IpAddr::V6(a.ip())));
-        }
-    }
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
-        IpAddr::V6(a) => !a.is_loopback() && (a.segments()[0] & 0xffc0) != 0xfe80,
-    };
-    let first = |list: Vec<(String, IpAddr)>| list.into_iter().find(|(name, ip)| usable(ip) && !name.starts_with("cni")).map(|(_, ip)| ip);
-    let found: Vec<IpAddr> = [first(v4), first(v6)].into_iter().flatten().collect();
-    if found.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { found }
 }

@@ -12,6 +12,7 @@ pub mod event_loop;
 pub mod events;
 pub mod executor;
 pub mod hooks;
+pub mod host_addresses;
 pub mod housekeeping;
 pub mod images;
 pub mod lanes;

@@ -74,7 +74,7 @@ pub fn run(options: Options) -> Result<(), ProxyError> {
         return Ok(cleanup(None)?);
     }
     settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let config = data_plane(&settled.configuration, &node_name(&settled.configuration), &super::assemble::host_ips());
+    let config = data_plane(&settled.configuration, &node_name(&settled.configuration), &super::host_addresses::host_ips());
     if line.init_only {
         if let Some(wanted) = &config.conntrack {
             longshore_dataplane::conntrack::tune::apply(Path::new("/"), wanted);
@@ -164,7 +164,7 @@ async fn follow_configuration(
                     tracing::warn!(fields = fixed.join(", "), "these change at the next start");
                 }
                 set_level(&configuration);
-                dataplane.reconfigure(data_plane(&configuration, &node_name(&configuration), &super::assemble::host_ips()));
+                dataplane.reconfigure(data_plane(&configuration, &node_name(&configuration), &super::host_addresses::host_ips()));
                 tracing::info!(mode = configuration.mode_name(), "the changed configuration is in force");
                 held = configuration;
             }

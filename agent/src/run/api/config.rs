@@ -49,7 +49,7 @@ pub fn open(state_dir: &Path, address: SocketAddr, tokens: Option<&Path>) -> Res
     if !address.ip().is_unspecified() {
         addresses.push(address.ip());
     } else {
-        addresses.extend(crate::run::assemble::host_ips());
+        addresses.extend(crate::run::host_addresses::host_ips());
     }
     addresses.dedup();
     let own: Identity = pki.server(&names, &addresses)?;
