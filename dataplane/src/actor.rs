@@ -25,7 +25,7 @@ use crate::conntrack::plan::Ledger;
 use crate::conntrack::tune;
 use crate::conntrack::worker::Worker;
 use crate::dataplane::StartError;
-use crate::events::Events;
+use crate::events::{Event, Events};
 use crate::health::proxy::ProxyHealth;
 use crate::health::server::{self, Context, Running};
 use crate::health::service::Checks;
@@ -33,7 +33,8 @@ use crate::health::shared::{Shared, Told};
 use crate::inbox::{Inbox, Pending};
 use crate::malloc;
 use crate::metrics::{Metrics, NoLocalEndpoints, Pass};
-use crate::model::{ObjectName, convert, time};
+use crate::model::{Family, ObjectName, convert, time};
+use crate::resolve::MAX_ENDPOINTS;
 use crate::snapshot::{Snapshot, Status};
 use crate::store::ServiceStore;
 use crate::wire;
@@ -51,6 +52,8 @@ struct Lane {
     flows: Ledger,
     /// Services with a Local policy that find no endpoint here: how many of their ports, for cluster IPs and others.
     no_local: HashMap<ObjectName, (usize, usize)>,
+    /// Services with more endpoints than a list can have, which was told.
+    crowded: BTreeSet<ObjectName>,
     /// When endpoint changes that are not programmed yet were made, at their source.
     triggers: Vec<SystemTime>,
     /// By which change each service came into the kernel.
@@ -65,6 +68,7 @@ impl Lane {
             waiting: BTreeSet::new(),
             flows: Ledger::default(),
             no_local: HashMap::new(),
+            crowded: BTreeSet::new(),
             triggers: Vec::new(),
             programmed: HashMap::new(),
             handed_over: Vec::new(),
@@ -352,7 +356,8 @@ impl Actor {
             let began = std::time::Instant::now();
             let full = self.lanes[index].plane.needs_read();
             let result = self.pass_family(index);
-            let pass = Pass { took: began.elapsed(), full, failed: result.is_err(), ended: SystemTime::now() };
+            let counts = self.lanes[index].plane.take_counts();
+            let pass = Pass { took: began.elapsed(), full, failed: result.is_err(), ended: SystemTime::now(), counts };
             self.report_pass(index, pass);
             // They stand in the log already.
             self.lanes[index].plane.take_events().into_iter().for_each(|event| self.events.put(event));
@@ -421,6 +426,13 @@ impl Actor {
                 (0, 0) => lane.no_local.remove(&name),
                 counts => lane.no_local.insert(name.clone(), counts),
             };
+            if resolved.left_out == 0 {
+                lane.crowded.remove(&name);
+            } else if lane.crowded.insert(name.clone()) {
+                let event = too_many_endpoints(&name, family, resolved.left_out);
+                tracing::warn!(service = %name, "{}", event.message);
+                self.events.put(event);
+            }
             if resolved.cluster_ip.is_some() {
                 lane.handed_over.push(name.clone());
             } else {
@@ -545,6 +557,11 @@ impl Actor {
         snapshot.generations.sort_unstable();
         snapshot
     }
+}
+
+fn too_many_endpoints(name: &ObjectName, family: Family, left_out: usize) -> Event {
+    let message = format!("only {MAX_ENDPOINTS} of {} {family} endpoints of a port of {name} get connections", MAX_ENDPOINTS + left_out);
+    Event::warning(name, "TooManyEndpoints", "Program", message)
 }
 
 /// When the change of a slice was made, at its source.

@@ -1,5 +1,5 @@
 //! What a cluster or a kernel should not do, and may: each is told of clearly, everything else is programmed, and nothing
-//! is lost. (A full ipset, and endpoints that IPVS refuses: in the tests on other kernels. Netlink's refusals one by one:
+//! is lost. (A full ipset, endpoints beyond the limit in mode ipvs, and those that IPVS refuses: in the tests on other kernels. Netlink's refusals one by one:
 //! in `netlink::socket`. Settings that cannot be written one by one: in `conntrack::tune`.)
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -10,13 +10,19 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, node_port, pod_ip, service, slices, vip};
 use lab::traffic::{is_refused, serve, tcp, tcp_here, udp};
 use lab::{Lab, NODE_V4, Namespace, apply, eventually, programmed};
+use longshore_dataplane::backend::nft::plane::NftPlane;
 use longshore_dataplane::backend::nft::watch::Watch;
+use longshore_dataplane::backend::{NodeAddresses, Options, Plane};
 use longshore_dataplane::conntrack::sysctl::Wanted as Conntrack;
+use longshore_dataplane::model::ObjectName;
+use longshore_dataplane::netlink::local;
+use longshore_dataplane::netlink::socket::NetlinkSocket;
+use longshore_dataplane::store::ServiceStore;
 use longshore_dataplane::{Change, Config, Dataplane, Family, IptablesConfig, Mode, NodePortAddresses};
 use serde_json::{Value, json};
 
@@ -96,8 +102,8 @@ fn malformed_slices_ports_out_of_range_and_addresses_of_the_wrong_family_are_tol
     }
 }
 
-#[test]
-fn a_million_endpoints_in_one_service_hold_up_no_other() {
+/// More than the rules of any mode can spread connections over: the first 16,383 are used, and that is told.
+fn a_million_endpoints(mode: &Mode) {
     const SLICES: u32 = 1000;
     let lab = Lab::new();
     serve(&lab.pods[1], "p1", TARGET_PORT);
@@ -105,7 +111,6 @@ fn a_million_endpoints_in_one_service_hold_up_no_other() {
         json!({"clusterIP": format!("10.96.0.{last}"), "clusterIPs": [format!("10.96.0.{last}")], "ipFamilies": ["IPv4"],
         "ports": [{"name": "t", "port": PORT}]})
     };
-    // Like the pods of the lab, these would be on the bridge; there are only those three.
     let endpoints = |slice: u32| -> Value {
         let first = u32::from(Ipv4Addr::new(100, 64, 0, 0)) + slice * 1000;
         (first..first + 1000).map(|ip| json!({"addresses": [Ipv4Addr::from(ip)]})).collect()
@@ -114,12 +119,14 @@ fn a_million_endpoints_in_one_service_hold_up_no_other() {
     let mut changes = vec![service("huge", spec(20)), service("small", spec(21))];
     changes.extend((0..SLICES).map(|n| slice(&format!("huge-{n}"), "huge", "IPv4", endpoints(n), ports.clone())));
     changes.push(slice("small", "small", "IPv4", json!([{"addresses": [pod_ip(1, false)]}]), ports.clone()));
-    let dataplane = Dataplane::start(Config { families: vec![Family::V4], ..lab.config() }).unwrap();
+    let dataplane = Dataplane::start(Config { mode: mode.clone(), families: vec![Family::V4], ..lab.config() }).unwrap();
     let last = changes.into_iter().chain([Change::Synced]).map(|change| dataplane.apply(change)).last().unwrap();
     let small: SocketAddr = "10.96.0.21:80".parse().unwrap();
     eventually("the small one answers", || tcp(&lab.outside, small).is_ok());
     eventually("the huge one is programmed", || dataplane.status().programmed_generation >= last);
     assert_eq!(dataplane.status().last_error, None);
+    let wanted = "Service(ns1/huge): only 16383 of 1000000 IPv4 endpoints of a port of ns1/huge get connections\n";
+    assert_eq!(told(&dataplane), wanted);
     // A change of a small one, while the huge one is there, is a small change.
     let before = dataplane.status().counters.kernel_writes;
     apply(&dataplane, [slice("small", "small", "IPv4", json!([]), ports)]);
@@ -130,6 +137,17 @@ fn a_million_endpoints_in_one_service_hold_up_no_other() {
     let one = json!([{"addresses": [pod_ip(1, false)]}]);
     apply(&dataplane, [slice("huge-0", "huge", "IPv4", one, json!([{"name": "t", "port": TARGET_PORT}]))]);
     assert_eq!(tcp(&lab.outside, "10.96.0.20:80".parse().unwrap()).unwrap().server, "p1");
+    assert_eq!(told(&dataplane), "", "once");
+}
+
+#[test]
+fn a_million_endpoints_in_one_service_hold_up_no_other_with_nftables() {
+    a_million_endpoints(&Mode::Nftables);
+}
+
+#[test]
+fn a_million_endpoints_in_one_service_hold_up_no_other_with_iptables() {
+    a_million_endpoints(&Mode::Iptables(IptablesConfig::default()));
 }
 
 #[test]
@@ -195,6 +213,74 @@ fn a_table_that_somebody_keeps_from_us_is_told_and_programmed_once_it_is_let_go(
     keeper.wait().unwrap();
     programmed(&dataplane, last);
     assert_eq!(tcp(&lab.outside, at(false)).unwrap().server, "p1");
+}
+
+/// Somebody's rule leads to a chain of ours that nobody else needs any more: the kernel keeps it.
+#[test]
+fn a_chain_that_somebody_still_uses_is_counted_as_a_failed_cleanup_and_holds_up_no_service() {
+    let lab = Lab::new();
+    lab.node.run(|| {
+        let nft = |text: &str| assert!(Command::new("nft").arg(text).status().unwrap().success(), "nft {text}");
+        let mut plane = NftPlane::open("kube-proxy", Options::of(&lab.config(), Family::V4)).unwrap();
+        let mut store = ServiceStore::new("node", None, &[]);
+        let resolved = |store: &mut ServiceStore, change: Change| {
+            match change {
+                Change::SetService(service) => drop(store.set_service(&service)),
+                Change::SetSlice(slice) => drop(store.set_slice(&slice)),
+                _ => unreachable!(),
+            }
+            store.resolve(&ObjectName::new("ns1", "web"), Family::V4)
+        };
+        let name = ObjectName::new("ns1", "web");
+        let began = Instant::now();
+        plane.read().unwrap();
+        plane.set_node_addresses(NodeAddresses::default());
+        resolved(&mut store, service("web", json!({})));
+        plane.set(&name, resolved(&mut store, slices("web", &[0, 1]).swap_remove(0)));
+        plane.apply(began).unwrap();
+        nft("add chain ip kube-proxy theirs");
+        nft("add rule ip kube-proxy theirs goto ip-lb-2");
+        plane.set(&name, resolved(&mut store, slices("web", &[0]).swap_remove(0)));
+        plane.apply(began).unwrap();
+        assert_eq!(plane.take_counts().cleanup_failures, 0, "it may be needed again soon");
+        let later = plane.next_deadline().unwrap();
+        let error = plane.apply(later).unwrap_err().to_string();
+        assert!(error.contains("busy"), "{error}");
+        assert_eq!(plane.take_counts().cleanup_failures, 1);
+        // The next pass reads, and finds a table that is not as ours are.
+        plane.forget();
+        plane.read().unwrap();
+        plane.set(&name, store.resolve(&name, Family::V4));
+        plane.apply(later).unwrap();
+        assert_eq!(plane.take_counts().cleanup_failures, 0);
+        assert!(!lab.nft("list chains").contains("theirs"));
+    });
+}
+
+/// The kernel makes the route of an IPv6 address a moment after it has acknowledged the address.
+#[test]
+fn an_ipv6_address_is_waited_for_until_packets_to_it_are_the_nodes_and_not_for_ever() {
+    let lab = Lab::new();
+    const ROUTE: isize = 0;
+    let ip: IpAddr = "fd00:96::77".parse().unwrap();
+    let is_local = || lab.node.command("ip", &["-6", "route", "get", "fd00:96::77"]).starts_with("local ");
+    assert!(!is_local(), "it goes to the outside host");
+    let wait = || lab.node.run(|| local::wait(&mut NetlinkSocket::open_protocol(ROUTE).unwrap(), [ip, vip(false)]).unwrap());
+    let began = Instant::now();
+    wait();
+    assert!(began.elapsed() >= Duration::from_secs(1), "an address that never comes is given up, after a while");
+    assert!(!is_local());
+    std::thread::scope(|scope| {
+        let waited = scope.spawn(|| {
+            wait();
+            assert!(is_local(), "it came back too soon");
+        });
+        lab.node.ip("address add fd00:96::77/128 dev lo nodad");
+        waited.join().unwrap();
+    });
+    let began = Instant::now();
+    wait();
+    assert!(began.elapsed() < Duration::from_secs(2), "one that is there is not waited for");
 }
 
 /// Netlink drops news for whom there is no room, and says ENOBUFS.

@@ -4,6 +4,7 @@
 
 mod lab;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use std::time::Duration;
 use lab::objects::{NODE_PORT, PORT, TARGET_PORT, service, slices_on, vip};
 use lab::traffic::{serve, tcp, udp};
 use lab::{Lab, NODE_V4, NODE_V6, Namespace, apply, eventually, programmed};
+use longshore_dataplane::backend::iptables::accounting;
 use longshore_dataplane::config::Servers;
-use longshore_dataplane::{Change, Config, Dataplane, NodePortAddresses, StartError, wire};
+use longshore_dataplane::metrics::Metrics;
+use longshore_dataplane::{Change, Config, Dataplane, Family, IptablesConfig, Mode, NodePortAddresses, StartError, wire};
 use serde_json::{Value, json};
 
 const CHECK_PORT: u16 = 31_000;
@@ -233,4 +236,97 @@ fn a_server_that_cannot_listen_fails_hard_only_when_asked_to() {
     eventually("an event tells", || dataplane.events().try_next().is_some_and(|e| e.reason == "FailedToStartProxierHealthcheck"));
     drop(taken);
     eventually("it listens in the end", || get(&lab.node, at("127.0.0.1", 10_256), "/livez").is_some());
+}
+
+/// Name without `kubeproxy_`, type, labels but `le`, and the modes that have it.
+type Metric = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+
+const F: &[&str] = &["ip_family"];
+const ALL: &[&str] = &["nftables", "iptables", "ipvs"];
+const NFTABLES: &[&str] = &["nftables"];
+const IPTABLES: &[&str] = &["iptables"];
+
+/// All of kube-proxy 1.36's own.
+const UPSTREAMS: &[Metric] = &[
+    ("sync_proxy_rules_duration_seconds", "histogram", F, ALL),
+    ("sync_full_proxy_rules_duration_seconds", "histogram", F, &["nftables", "iptables"]),
+    ("sync_partial_proxy_rules_duration_seconds", "histogram", F, &["nftables", "iptables"]),
+    ("sync_proxy_rules_last_timestamp_seconds", "gauge", F, ALL),
+    ("sync_proxy_rules_last_queued_timestamp_seconds", "gauge", F, ALL),
+    ("network_programming_duration_seconds", "histogram", F, ALL),
+    ("sync_proxy_rules_endpoint_changes_pending", "gauge", &[], ALL),
+    ("sync_proxy_rules_endpoint_changes_total", "counter", &[], ALL),
+    ("sync_proxy_rules_service_changes_pending", "gauge", &[], ALL),
+    ("sync_proxy_rules_service_changes_total", "counter", &[], ALL),
+    ("sync_proxy_rules_no_local_endpoints_total", "gauge", &["ip_family", "traffic_policy"], ALL),
+    ("sync_proxy_rules_iptables_total", "gauge", &["ip_family", "table"], IPTABLES),
+    ("sync_proxy_rules_iptables_last", "gauge", &["ip_family", "table"], IPTABLES),
+    ("sync_proxy_rules_iptables_restore_failures_total", "counter", F, &["iptables", "ipvs"]),
+    ("sync_proxy_rules_iptables_partial_restore_failures_total", "counter", F, IPTABLES),
+    ("sync_proxy_rules_nftables_sync_failures_total", "counter", F, NFTABLES),
+    ("sync_proxy_rules_nftables_cleanup_failures_total", "counter", F, NFTABLES),
+    ("conntrack_reconciler_sync_duration_seconds", "histogram", F, ALL),
+    ("conntrack_reconciler_deleted_entries_total", "counter", F, ALL),
+    ("proxy_healthz_total", "counter", &["code"], ALL),
+    ("proxy_livez_total", "counter", &["code"], ALL),
+];
+/// Where the kernel can count by name.
+const COUNTED_IN_THE_KERNEL: &[Metric] = &[
+    ("iptables_ct_state_invalid_dropped_packets_total", "counter", &[], IPTABLES),
+    ("iptables_localhost_nodeports_accepted_packets_total", "counter", &[], IPTABLES),
+];
+const OF_PROCESSES: [&str; 7] = [
+    "process_cpu_seconds_total counter ",
+    "process_max_fds gauge ",
+    "process_open_fds gauge ",
+    "process_resident_memory_bytes gauge ",
+    "process_start_time_seconds gauge ",
+    "process_virtual_memory_bytes gauge ",
+    "kubernetes_build_info gauge git_version,major,minor",
+];
+
+/// Each metric of a page as `name type labels`.
+fn metrics_of(page: &str) -> BTreeSet<String> {
+    let mut of: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
+    for line in page.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            of.insert(name, (kind, BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
+            let of_histogram =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| of.contains_key(name.strip_suffix(end)?).then_some(*end));
+            let name = of_histogram.map_or(name, |end| name.strip_suffix(end).unwrap());
+            let labels = rest.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+            let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
+            of.get_mut(name).unwrap_or_else(|| panic!("{name} has no type")).1.extend(names.filter(|name| *name != "le"));
+        }
+    }
+    let line = |(name, (kind, labels)): (&str, (&str, BTreeSet<&str>))| {
+        format!("{name} {kind} {}", labels.into_iter().collect::<Vec<_>>().join(","))
+    };
+    of.into_iter().map(line).collect()
+}
+
+#[test]
+fn every_metric_of_the_specification_has_its_name_type_and_labels_in_each_mode_and_no_other_has_its_prefix() {
+    let upstreams = |mode: &str, counted: bool| -> BTreeSet<String> {
+        let more = if counted { COUNTED_IN_THE_KERNEL } else { &[] };
+        let of_mode = UPSTREAMS.iter().chain(more).filter(|(.., modes)| modes.contains(&mode));
+        of_mode.map(|(name, kind, labels, _)| format!("kubeproxy_{name} {kind} {}", labels.join(","))).collect()
+    };
+    let ours = |page: &str| -> BTreeSet<String> { metrics_of(page).into_iter().filter(|line| line.starts_with("kubeproxy_")).collect() };
+    for mode in [Mode::Nftables, Mode::Iptables(IptablesConfig::default())] {
+        let lab = Lab::new();
+        let dataplane = Dataplane::start(Config { mode: mode.clone(), ..serving(&lab) }).unwrap();
+        apply(&dataplane, [balancer()].into_iter().chain(slices_on("web", &[(0, "node")])).chain([Change::Synced]));
+        eventually("it listens", || get(&lab.node, at("127.0.0.1", 10_249), "/metrics").is_some());
+        let page = get(&lab.node, at("127.0.0.1", 10_249), "/metrics").unwrap();
+        assert!(page.head.contains("content-type: text/plain; version=0.0.4"), "{}", page.head);
+        let counted = matches!(mode, Mode::Iptables(_)) && lab.node.run(accounting::exist);
+        assert_eq!(ours(&page.body), upstreams(mode.name(), counted));
+        let all = metrics_of(&page.body);
+        OF_PROCESSES.iter().for_each(|line| assert!(all.contains(*line), "no {line:?} in {all:#?}"));
+    }
+    // This kernel has no IPVS; the page is made by the same code.
+    assert_eq!(ours(&Metrics::default().render("ipvs", &Family::ALL).into_string()), upstreams("ipvs", false));
 }

@@ -500,6 +500,9 @@ fn a_service_whose_rules_are_refused_holds_up_no_other() {
             plane.apply(now).unwrap();
             let served: Vec<String> = plane.services().into_iter().map(|service| service.name).collect();
             assert_eq!(served, ["a", "b", "c"]);
+            let counts = plane.take_counts();
+            assert!(counts.restore_failures > 0, "{counts:?}");
+            assert_eq!(counts.partial_restore_failures, 0, "it was the first program");
             let saved = String::from_utf8(std::process::Command::new("iptables-legacy-save").output().unwrap().stdout).unwrap();
             assert!(saved.contains("ns1/c:t has no endpoints") && !saved.contains("evil"), "{saved}");
             // It is tried again later, and when it changes.
@@ -507,6 +510,8 @@ fn a_service_whose_rules_are_refused_holds_up_no_other() {
             assert!(later > now && !plane.is_touched());
             plane.apply(later).unwrap();
             assert_eq!(plane.services().len(), 3);
+            let counts = plane.take_counts();
+            assert!(counts.partial_restore_failures > 0 && counts.partial_restore_failures <= counts.restore_failures, "{counts:?}");
             plane.set(&ObjectName::new("ns1", "evil"), longshore_dataplane::resolve::Resolved::default());
             plane.apply(later).unwrap();
             assert_eq!(plane.next_deadline(), None);
@@ -550,5 +555,39 @@ fn localhost_nodeports_and_invalid_packets_are_counted_where_the_kernel_can() {
         assert_eq!(lab.node.run(|| accounting::packets("localhost_nps_accepted_pkts")), Some(4));
         dataplane.shutdown(false);
         assert!(!counts(&lab));
+    }
+}
+
+#[test]
+fn the_metrics_of_rules_are_what_iptables_save_has_and_what_was_fed_last() {
+    for variant in VARIANTS {
+        let lab = lab(variant);
+        let listens = Some("127.0.0.1:10249".parse().unwrap());
+        let servers = longshore_dataplane::config::Servers { metrics: listens, ..Default::default() };
+        let dataplane = Dataplane::start(Config { servers, ..config(&lab) }).unwrap();
+        let page = || lab.node.command("busybox", &["wget", "-q", "-O", "-", "http://127.0.0.1:10249/metrics"]);
+        let metric = |what: &str, table: &str, family: Family| -> usize {
+            let name = format!("kubeproxy_sync_proxy_rules_iptables_{what}{{table=\"{table}\",ip_family=\"{family}\"}} ");
+            page().lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap()
+        };
+        let saved = |table: &str, family: Family| -> usize {
+            let rules = lab.node.command(Commands::of(variant, family).save, &["-t", table]);
+            rules.lines().filter(|line| line.starts_with("-A KUBE-")).count()
+        };
+        let agree = || {
+            for (table, family) in ["filter", "nat"].into_iter().flat_map(|table| Family::ALL.map(|family| (table, family))) {
+                assert_eq!(metric("total", table, family), saved(table, family), "{table} {family}");
+            }
+        };
+        apply(&dataplane, [balanced(json!({}))].into_iter().chain(slices("web", &[0, 1])).chain([Change::Synced]));
+        agree();
+        assert!(metric("last", "filter", Family::V4) > 0 && metric("last", "nat", Family::V4) > 10);
+        let before = metric("total", "nat", Family::V4);
+        apply(&dataplane, slices("web", &[0]));
+        agree();
+        assert!(metric("total", "nat", Family::V4) < before);
+        let last = metric("last", "nat", Family::V4);
+        assert!(last > 0 && last < before / 2, "{last} of {before}");
+        assert_eq!(metric("last", "filter", Family::V4), 0, "a change of endpoints is none there");
     }
 }

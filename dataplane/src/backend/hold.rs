@@ -14,6 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind,
 
 use super::{BackendError, Found, NodeAddresses, Plane, Written};
 use crate::events::Event;
+use crate::metrics::Counts;
 use crate::model::{Cidr, Family, FrontendKey, ObjectName, Protocol};
 use crate::resolve::Resolved;
 use crate::snapshot::{ServiceSnapshot, Traffic};
@@ -164,6 +165,10 @@ impl Plane for Holding {
 
     fn take_events(&mut self) -> Vec<Event> {
         self.inner.take_events()
+    }
+
+    fn take_counts(&mut self) -> Counts {
+        self.inner.take_counts()
     }
 
     fn frontends(&self) -> usize {

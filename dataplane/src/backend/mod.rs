@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use crate::config::{Config, DetectLocal, Mode, NodePortAddresses};
 use crate::events::Event;
+use crate::metrics::Counts;
 use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::{ServiceSnapshot, Traffic};
@@ -184,6 +185,11 @@ pub trait Plane: Send {
     /// What users should be told since the last call.
     fn take_events(&mut self) -> Vec<Event> {
         Vec::new()
+    }
+
+    /// What was counted since the last call, for metrics.
+    fn take_counts(&mut self) -> Counts {
+        Counts::default()
     }
 
     /// How many frontends the kernel holds, as far as is known.

@@ -88,12 +88,24 @@ fn process(page: &mut Page) {
     const TICKS: f64 = 100.0;
     let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     let stat = read("stat");
-    // After the name in parentheses: utime is the 12th field, stime the 13th, the resident pages the 22nd.
+    // After the name in parentheses: utime is the 12th field, stime the 13th, the start the 20th, memory the 21st and 22nd.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let field = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     let name = "process_cpu_seconds_total";
     page.single(name, "counter", "CPU time of this process.", (field(11) + field(12)) / TICKS);
     page.single("process_resident_memory_bytes", "gauge", "Resident memory.", field(21) * 4096.0);
+    page.single("process_virtual_memory_bytes", "gauge", "Virtual memory.", field(20));
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let up = uptime.split_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    // When it started is counted from when the machine did.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    let started = now - up + field(19) / TICKS;
+    page.single("process_start_time_seconds", "gauge", "When this process started.", started);
+    if let Some(limit) =
+        read("limits").lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse::<u64>().ok())
+    {
+        page.single("process_max_fds", "gauge", "Most open file descriptors.", limit);
+    }
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     page.single("process_open_fds", "gauge", "Open file descriptors.", open);
 }

@@ -20,6 +20,28 @@ pub struct NoLocalEndpoints {
     pub external: usize,
 }
 
+/// What one family's backend counted since it was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Times that iptables-restore did not take what it was fed.
+    pub restore_failures: u64,
+    /// Those among them that were fed changes alone.
+    pub partial_restore_failures: u64,
+    /// Times that chains which nobody needs could not be deleted.
+    pub cleanup_failures: u64,
+    /// `None` where no rules are written by iptables.
+    pub rules: Option<Rules>,
+}
+
+/// Rules of ours in iptables' tables filter and nat.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// In the kernel now.
+    pub total: [usize; 2],
+    /// Lines of rules fed by the last pass.
+    pub last: [usize; 2],
+}
+
 /// How a pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
@@ -28,6 +50,7 @@ pub struct Pass {
     pub full: bool,
     pub failed: bool,
     pub ended: SystemTime,
+    pub counts: Counts,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +62,10 @@ struct OfFamily {
     last_synced: Option<SystemTime>,
     last_queued: Option<SystemTime>,
     failures: u64,
+    restore_failures: u64,
+    partial_restore_failures: u64,
+    cleanup_failures: u64,
+    rules: Rules,
     no_local: NoLocalEndpoints,
     conntrack: Histogram,
     conntrack_deleted: u64,
@@ -54,6 +81,10 @@ impl Default for OfFamily {
             last_synced: None,
             last_queued: None,
             failures: 0,
+            restore_failures: 0,
+            partial_restore_failures: 0,
+            cleanup_failures: 0,
+            rules: Rules::default(),
             no_local: NoLocalEndpoints::default(),
             conntrack: Histogram::new(&SYNC_BOUNDS),
             conntrack_deleted: 0,
@@ -84,10 +115,15 @@ impl Metrics {
         of.sync.observe(pass.took);
         if pass.full { &mut of.full } else { &mut of.partial }.observe(pass.took);
         if pass.failed {
-            of.failures += 1;
+            // What could not be tidied up is counted below.
+            of.failures += u64::from(pass.counts.cleanup_failures == 0);
         } else {
             of.last_synced = Some(pass.ended);
         }
+        of.restore_failures += pass.counts.restore_failures;
+        of.partial_restore_failures += pass.counts.partial_restore_failures;
+        of.cleanup_failures += pass.counts.cleanup_failures;
+        of.rules = pass.counts.rules.unwrap_or(of.rules);
     }
 
     /// A change of endpoints that was triggered at a time is in the kernel.
@@ -139,11 +175,25 @@ impl Metrics {
             p.sample(name, &[("traffic_policy", "internal"), ("ip_family", family)], of.no_local.internal);
             p.sample(name, &[("traffic_policy", "external"), ("ip_family", family)], of.no_local.external);
         }
-        let failures = match mode {
-            "nftables" => "sync_proxy_rules_nftables_sync_failures_total",
-            _ => "sync_proxy_rules_iptables_restore_failures_total",
-        };
-        by_family(p, failures, "counter", "Passes that failed.", &|f| f.failures as f64);
+        match mode {
+            "nftables" => {
+                let (sync, cleanup) = ("sync_proxy_rules_nftables_sync_failures_total", "sync_proxy_rules_nftables_cleanup_failures_total");
+                by_family(p, sync, "counter", "Passes that failed.", &|f| f.failures as f64);
+                let help = "Times that chains nobody needs could not be deleted.";
+                by_family(p, cleanup, "counter", help, &|f| f.cleanup_failures as f64);
+            }
+            "iptables" | "ipvs" => {
+                let name = "sync_proxy_rules_iptables_restore_failures_total";
+                by_family(p, name, "counter", "Times that iptables-restore failed.", &|f| f.restore_failures as f64);
+            }
+            _ => {}
+        }
+        if mode == "iptables" {
+            let name = "sync_proxy_rules_iptables_partial_restore_failures_total";
+            let help = "Times that iptables-restore failed on changes alone.";
+            by_family(p, name, "counter", help, &|f| f.partial_restore_failures as f64);
+            iptables_rules(p, &names);
+        }
         histogram(p, "conntrack_reconciler_sync_duration_seconds", "Time of one search for stale flows.", |f| &f.conntrack);
         let name = "conntrack_reconciler_deleted_entries_total";
         by_family(p, name, "counter", "Stale flows deleted.", &|f| f.conntrack_deleted as f64);
@@ -168,6 +218,21 @@ impl Metrics {
     }
 }
 
+fn iptables_rules(page: &mut Page, families: &[(String, &OfFamily)]) {
+    for (what, help, of) in [
+        ("total", "Rules of ours that iptables has.", (|rules| rules.total) as fn(Rules) -> [usize; 2]),
+        ("last", "Rules fed to iptables by the last pass.", |rules| rules.last),
+    ] {
+        let name = format!("kubeproxy_sync_proxy_rules_iptables_{what}");
+        page.metric(&name, "gauge", help);
+        for (family, all) in families {
+            for (table, count) in ["filter", "nat"].into_iter().zip(of(all.rules)) {
+                page.sample(&name, &[("table", table), ("ip_family", family)], count);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,28 +242,34 @@ mod tests {
         let mut metrics = Metrics::default();
         let at = UNIX_EPOCH + Duration::from_millis(1500);
         metrics.queued(&[Family::V4], at);
-        metrics.passed(Family::V4, Pass { took: Duration::from_millis(3), full: true, failed: false, ended: at });
-        metrics.passed(Family::V4, Pass { took: Duration::from_millis(1), full: false, failed: true, ended: at });
+        metrics
+            .passed(Family::V4, Pass { took: Duration::from_millis(3), full: true, failed: false, ended: at, counts: Counts::default() });
+        metrics
+            .passed(Family::V4, Pass { took: Duration::from_millis(1), full: false, failed: true, ended: at, counts: Counts::default() });
+        let counts = Counts { cleanup_failures: 1, restore_failures: 2, partial_restore_failures: 1, ..Counts::default() };
+        metrics.passed(Family::V4, Pass { took: Duration::from_millis(1), full: false, failed: true, ended: at, counts });
         metrics.programmed(Family::V4, Duration::from_millis(300));
         metrics.set_no_local_endpoints(Family::V4, NoLocalEndpoints { internal: 1, external: 2 });
         metrics.conntrack_cleaned(Family::V4, Duration::from_millis(1), 5);
         metrics.endpoint_changes = 7;
         let page = metrics.render("nftables", &[Family::V4]).into_string();
         for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 3",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
             "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.5\"} 1",
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.5",
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 7",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\",ip_family=\"IPv4\"} 2",
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 5",
             "kubeproxy_proxy_healthz_total{code=\"200\"} 0",
         ] {
             assert!(page.lines().any(|l| l == line), "no {line} in\n{page}");
         }
         let ipvs = metrics.render("ipvs", &[Family::V4]).into_string();
-        assert!(!ipvs.contains("sync_full_proxy_rules") && ipvs.contains("iptables_restore_failures_total"));
+        assert!(!ipvs.contains("sync_full_proxy_rules"));
+        assert!(ipvs.contains("kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv4\"} 2\n"), "{ipvs}");
     }
 }

@@ -10,6 +10,11 @@ use std::sync::Arc;
 use super::topology::Topology;
 use crate::model::Endpoint;
 
+/// Most endpoints of one list, in every backend. nftables' numbers of chains have so many bits; iptables asks half a list's
+/// rules one after the other, and the kernel keeps a probability in 31 bits; IPVS looks through all destinations at each
+/// change. Those beyond, by address, get no new connections.
+pub const MAX_ENDPOINTS: usize = 0x3fff;
+
 /// One endpoint of a service port: the slice's endpoint with the slice's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortEndpoint {
@@ -57,6 +62,8 @@ pub struct Categories {
     pub any: bool,
     /// Addresses of this node's pods among the above: a pod may be balanced back to itself.
     pub local_ips: Vec<IpAddr>,
+    /// How many the longer list would have beyond [`MAX_ENDPOINTS`].
+    pub left_out: usize,
 }
 
 /// Sorts merged endpoints into lists; `zone` is this node's.
@@ -78,11 +85,14 @@ pub fn categorize(endpoints: &[PortEndpoint], uses: Use, zone: Option<&Arc<str>>
         }
     }
     let any = !cluster.is_empty() || (uses.local && endpoints.iter().any(|e| e.ready() || e.fallback()));
+    let left_out = cluster.len().max(local.len()).saturating_sub(MAX_ENDPOINTS);
+    cluster.truncate(MAX_ENDPOINTS);
+    local.truncate(MAX_ENDPOINTS);
     let mut local_ips: Vec<IpAddr> = cluster.iter().chain(&local).filter(|e| e.endpoint.local).map(|e| e.endpoint.ip).collect();
     local_ips.sort_unstable();
     local_ips.dedup();
     let addresses = |list: Vec<&PortEndpoint>| list.into_iter().map(PortEndpoint::address).collect();
-    Categories { cluster: addresses(cluster), local: addresses(local), any, local_ips }
+    Categories { cluster: addresses(cluster), local: addresses(local), any, local_ips, left_out }
 }
 
 #[cfg(test)]
@@ -181,6 +191,25 @@ mod tests {
     fn an_endpoint_in_two_slices_counts_once_and_the_living_one_wins() {
         let merged = merge(vec![ep(2, "st"), ep(1, "r"), ep(2, "r"), ep(2, "st")]);
         assert_eq!(merged, [ep(1, "r"), ep(2, "r")]);
+    }
+
+    #[test]
+    fn lists_are_cut_where_backends_end_and_it_is_said_how_much() {
+        let many = |count: u32| -> Vec<PortEndpoint> {
+            let with_ip = |n: u32| PortEndpoint {
+                endpoint: Endpoint { ip: (0x0a00_0000 + n).to_be_bytes().into(), ..ep(0, "rl").endpoint },
+                port: 80,
+            };
+            (0..count).map(with_ip).collect()
+        };
+        let got = categorize(&many(MAX_ENDPOINTS as u32), BOTH, None);
+        assert_eq!((got.cluster.len(), got.local.len(), got.left_out), (MAX_ENDPOINTS, MAX_ENDPOINTS, 0));
+        let got = categorize(&many(MAX_ENDPOINTS as u32 + 7), BOTH, None);
+        assert_eq!(
+            (got.cluster.len(), got.local.len(), got.local_ips.len(), got.left_out),
+            (MAX_ENDPOINTS, MAX_ENDPOINTS, MAX_ENDPOINTS, 7)
+        );
+        assert_eq!(got.cluster[0].ip(), IpAddr::from([10, 0, 0, 0]));
     }
 
     #[test]

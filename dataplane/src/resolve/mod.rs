@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::{Cidr, Family, FrontendKey, Protocol, Service, ServicePort, Slice};
+pub use endpoints::MAX_ENDPOINTS;
 use endpoints::{Categories, PortEndpoint, Use, categorize, merge};
 
 /// What the resolution depends on besides the service itself.
@@ -37,6 +38,8 @@ pub struct Resolved {
     /// UDP and SCTP ports, for stale conntrack entries.
     pub udp: Vec<UdpPort>,
     pub health: Option<HealthCheck>,
+    /// Endpoints of its largest port beyond what a list can have: they get no new connections.
+    pub left_out: usize,
 }
 
 /// One destination that the service answers.
@@ -230,6 +233,7 @@ fn resolve_port(
         let serving = endpoints.iter().filter(|e| e.endpoint.serving).map(PortEndpoint::address).collect();
         out.udp.push(UdpPort { frontends, serving });
     }
+    out.left_out = out.left_out.max(categories.left_out);
     out.hairpins.extend(categories.local_ips);
 }
 

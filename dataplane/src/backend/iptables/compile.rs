@@ -15,10 +15,6 @@ use crate::config::DetectLocal;
 use crate::model::{Cidr, FrontendKey, ObjectName, Protocol};
 use crate::resolve::{Action, Frontend, FrontendKind, Resolved};
 
-/// Most endpoints of one list. Those beyond get no new connections: a packet asks half the list's rules one after the
-/// other, and the kernel keeps a probability in 31 bits.
-pub const MAX_ENDPOINTS: usize = 0x3fff;
-
 /// One service in one family, as little as its rules can be made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fragment {
@@ -343,7 +339,7 @@ impl<'a> Writer<'a> {
 
 /// In the order of their text, as kube-proxy has them.
 fn sorted(endpoints: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut endpoints = endpoints[..endpoints.len().min(MAX_ENDPOINTS)].to_vec();
+    let mut endpoints = endpoints.to_vec();
     endpoints.sort_by_cached_key(SocketAddr::to_string);
     endpoints
 }

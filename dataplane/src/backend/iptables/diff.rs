@@ -18,15 +18,18 @@ use super::schema::{self, Jump, Options};
 /// the chain from its head.
 pub const MANY_DELETIONS: usize = 64;
 
-/// A chain's rules in order, as one number.
+/// A chain's rules in order, as one number, and how many they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Digest(u64);
+pub struct Digest {
+    number: u64,
+    rules: u32,
+}
 
 impl Digest {
     fn then(self, line: u64) -> Digest {
         let mut hasher = DefaultHasher::new();
-        (self.0, line).hash(&mut hasher);
-        Digest(hasher.finish())
+        (self.number, line).hash(&mut hasher);
+        Digest { number: hasher.finish(), rules: self.rules + 1 }
     }
 
     fn of<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Digest {
@@ -159,6 +162,15 @@ impl Holding {
     /// Rules of a fixed or built-in chain that we can read.
     pub fn rules(&self, place: Place) -> &[Rule] {
         self.fixed.get(&place).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many rules stand in our chains of one table.
+    pub fn rule_count(&self, table: Table) -> usize {
+        let own = self.own.values().filter(|_| table == Table::Nat).map(|digest| digest.rules as usize);
+        let shared = self.shared.iter().filter(|((of, _), _)| *of == table).flat_map(|(_, bag)| bag.values()).map(|count| *count as usize);
+        let fixed = self.fixed.iter().filter(|((of, chain), _)| *of == table && !matches!(chain, Chain::BuiltIn(_)));
+        let last = if table == Table::Nat { self.last.len() } else { 0 };
+        own.chain(shared).chain(fixed.map(|(_, rules)| rules.len())).sum::<usize>() + last
     }
 
     /// Whether there is any rule for a service.

@@ -214,6 +214,10 @@ impl Op {
         }
     }
 
+    pub fn is_about_a_rule(&self) -> bool {
+        matches!(self, Op::Append(..) | Op::Insert(..) | Op::Delete(..))
+    }
+
     /// Operations of one commit are sorted by this: a chain is there before a rule names it, and goes after.
     pub fn phase(&self) -> u8 {
         match self {

@@ -274,9 +274,9 @@ fn one_in(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::iptables::compile::MAX_ENDPOINTS;
     use crate::backend::iptables::names::{ChainHash, Fixed, Kind};
     use crate::backend::iptables::render;
+    use crate::resolve::MAX_ENDPOINTS;
     use proptest::prelude::*;
     use std::net::IpAddr;
 

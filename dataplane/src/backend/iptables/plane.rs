@@ -18,6 +18,7 @@ use super::{accounting, diff, view};
 use crate::backend::{BackendError, Found, NodeAddresses, Plane, Written, ipvs};
 use crate::config::{Config, IptablesConfig};
 use crate::events::Event;
+use crate::metrics::{Counts, Rules};
 use crate::model::{Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::ServiceSnapshot;
@@ -49,6 +50,10 @@ pub struct IptablesPlane {
     localhost_open: bool,
     /// Whether iptables and the kernel have what counts packets by name; asked once.
     can_count: Option<bool>,
+    /// Since it was last asked. The rules are asked for anew.
+    counts: Counts,
+    /// Lines of rules fed in this pass, in tables filter and nat.
+    fed: [usize; 2],
 }
 
 impl IptablesPlane {
@@ -71,6 +76,8 @@ impl IptablesPlane {
             events: Vec::new(),
             localhost_open: false,
             can_count: None,
+            counts: Counts::default(),
+            fed: [0; 2],
         }
     }
 
@@ -138,7 +145,13 @@ impl IptablesPlane {
             return Ok(());
         }
         let input = plan.input();
-        self.kernel.restore(&input)?;
+        self.kernel.restore(&input).inspect_err(|_| {
+            self.counts.restore_failures += 1;
+            self.counts.partial_restore_failures += u64::from(!self.program.is_adopting());
+        })?;
+        for (table, fed) in [Table::Filter, Table::Nat].into_iter().zip(&mut self.fed) {
+            *fed += plan.writes().filter(|write| write.section.table() == table && write.op.is_about_a_rule()).count();
+        }
         written.add(Written { transactions: 1, writes: plan.writes().count() as u64 });
         Ok(())
     }
@@ -316,6 +329,11 @@ impl Plane for IptablesPlane {
 
     fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    fn take_counts(&mut self) -> Counts {
+        let rules = self.program.rules().map(|total| Rules { total, last: std::mem::take(&mut self.fed) });
+        Counts { rules, ..std::mem::take(&mut self.counts) }
     }
 
     fn frontends(&self) -> usize {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::compile::{Fragment, compile, shared};
 use super::diff::{self, Holding, MANY_DELETIONS, NAT_SERVICES};
-use super::ir::{Op, Place, Rule, Section, Write};
+use super::ir::{Op, Place, Rule, Section, Table, Write};
 use super::names::Chain;
 use super::render::{Input, render};
 use super::schema::{JUMPS, Jump, Options, to_node_ports};
@@ -110,6 +110,11 @@ impl Program {
 
     pub fn is_touched(&self) -> bool {
         self.adopting || self.touched_addresses || self.touched.iter().any(|name| !self.rejected.contains(name))
+    }
+
+    /// Rules in our chains of tables filter and nat, where the kernel was read.
+    pub fn rules(&self) -> Option<[usize; 2]> {
+        self.have.as_ref().map(|have| [Table::Filter, Table::Nat].map(|table| have.rule_count(table)))
     }
 
     /// Frontends that the kernel holds.

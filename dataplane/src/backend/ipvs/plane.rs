@@ -21,6 +21,7 @@ use super::{setup, view};
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
 use crate::config::{Config, IpvsConfig};
 use crate::events::{Event, Regarding};
+use crate::metrics::Counts;
 use crate::model::{Family, ObjectName};
 use crate::netlink::ipvs::Spread;
 use crate::resolve::Resolved;
@@ -51,6 +52,8 @@ pub struct IpvsPlane {
     fresh: bool,
     /// Between looks at all that is ours.
     look_every: Duration,
+    /// Times since it was last asked that iptables-restore failed.
+    restore_failures: u64,
 }
 
 impl IpvsPlane {
@@ -88,6 +91,7 @@ impl IpvsPlane {
             retiring: false,
             looked_at: None,
             look_every: Duration::ZERO,
+            restore_failures: 0,
         }
     }
 
@@ -130,11 +134,13 @@ impl IpvsPlane {
         let (state, drain) = (&mut self.state, &mut self.drain);
         let loaded = state.saved().clone();
         let mut done = 0;
-        let unwanted = self.kernel.apply(ops, &loaded, |op| {
+        let outcome = self.kernel.apply(ops, &loaded, |op| {
             done += 1;
             state.done(op);
             follow(drain, op, now);
-        })?;
+        });
+        self.restore_failures += u64::from(matches!(outcome, Err(KernelError::Rules(_))));
+        let unwanted = outcome?;
         written.add(Written { transactions: 1, writes: done });
         self.report(ops, &unwanted);
         Ok(())
@@ -392,6 +398,10 @@ impl Plane for IpvsPlane {
 
     fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    fn take_counts(&mut self) -> Counts {
+        Counts { restore_failures: std::mem::take(&mut self.restore_failures), ..Counts::default() }
     }
 
     fn frontends(&self) -> usize {

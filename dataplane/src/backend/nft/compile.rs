@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::names;
-use super::program::{Class, ClassKind, Dispatch, FrontendRules, LOCAL_BASE, MAX_ENDPOINTS, Refusal, Shared, Slot, StickyChain};
+use super::program::{Class, ClassKind, Dispatch, FrontendRules, LOCAL_BASE, Refusal, Shared, Slot, StickyChain};
 use super::sticky::{External, Sticky};
 use crate::model::{Cidr, FrontendKey, ObjectName};
 use crate::resolve::{Action, Frontend, Resolved};
@@ -112,7 +112,7 @@ fn lists<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> (Box<[SocketAddr]
 }
 
 fn sorted(list: &[SocketAddr]) -> Box<[SocketAddr]> {
-    let mut list: Vec<SocketAddr> = list.iter().take(MAX_ENDPOINTS).copied().collect();
+    let mut list = list.to_vec();
     list.sort_unstable();
     list.dedup();
     list.into()
@@ -171,7 +171,6 @@ fn forwarding(frontend: &Frontend, before: Option<&FrontendRules>) -> FrontendRu
 /// Gives each endpoint a slot, `first` and up without holes. Endpoints that are loaded keep theirs where they can;
 /// holes are filled with new endpoints, then with the last ones.
 fn assign(endpoints: &[SocketAddr], loaded: &[Slot], first: u32) -> Vec<Slot> {
-    let endpoints = &endpoints[..endpoints.len().min(MAX_ENDPOINTS)];
     let mut waiting: HashSet<SocketAddr> = endpoints.iter().copied().collect();
     let mut slots: Vec<Option<SocketAddr>> = vec![None; waiting.len()];
     for slot in loaded {

@@ -142,6 +142,13 @@ fn delete_chains(chains: impl Iterator<Item = (KeyKind, Class)> + Clone) -> Vec<
     elements.chain(flushes).chain(names.map(|name| Op::DeleteChain { name })).collect()
 }
 
+/// Whether a transaction only takes away chains that nobody needs any more.
+pub fn tidies(ops: &[Op]) -> bool {
+    let takes_away =
+        |op: &Op| matches!(op, Op::DeleteElement { .. } | Op::FlushChain { .. } | Op::DeleteChain { .. } | Op::DeleteSet { .. });
+    ops.iter().all(takes_away) && ops.iter().any(|op| matches!(op, Op::DeleteChain { .. }))
+}
+
 fn frontend(chunk: &mut Chunk, key: &FrontendKey, have: Option<&Arc<FrontendRules>>, want: Option<&Arc<FrontendRules>>) {
     if let (Some(have), Some(want)) = (have, want)
         && Arc::ptr_eq(have, want)

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::compile::compile;
+use super::diff;
 use super::ir::Op;
 use super::kernel::{Kernel, KernelError};
 use super::schema::{self, KeyKind};
@@ -14,6 +15,7 @@ use super::traffic::{self, Totals};
 use super::view;
 use super::watch::Watch;
 use crate::backend::{BackendError, Found, NodeAddresses, Options, Plane, Written};
+use crate::metrics::Counts;
 use crate::model::{Cidr, Family, ObjectName};
 use crate::resolve::Resolved;
 use crate::snapshot::{ServiceSnapshot, Traffic};
@@ -44,6 +46,8 @@ pub struct NftPlane {
     began: Instant,
     /// When to look for chains that nobody needs.
     tidy_at: Option<Instant>,
+    /// Times since it was last asked that such chains could not be deleted.
+    cleanup_failures: u64,
 }
 
 impl NftPlane {
@@ -65,6 +69,7 @@ impl NftPlane {
             last_read: None,
             began: Instant::now(),
             tidy_at: None,
+            cleanup_failures: 0,
         })
     }
 
@@ -174,7 +179,10 @@ impl Plane for NftPlane {
         let next = self.table.retire_chains(now.duration_since(self.began).as_secs());
         self.tidy_at = next.map(|second| self.began + Duration::from_secs(second));
         for transaction in self.table.plan() {
-            self.commit(&transaction, &mut written)?;
+            if let Err(error) = self.commit(&transaction, &mut written) {
+                self.cleanup_failures += u64::from(diff::tidies(&transaction));
+                return Err(error.into());
+            }
         }
         self.table.committed();
         self.last_read.get_or_insert(now);
@@ -201,6 +209,10 @@ impl Plane for NftPlane {
     fn next_deadline(&self) -> Option<Instant> {
         let look = self.last_repair.filter(|_| self.suspect).map(|at| at + REPAIR_PAUSE);
         self.tidy_at.into_iter().chain(look).min()
+    }
+
+    fn take_counts(&mut self) -> Counts {
+        Counts { cleanup_failures: std::mem::take(&mut self.cleanup_failures), ..Counts::default() }
     }
 
     fn frontends(&self) -> usize {

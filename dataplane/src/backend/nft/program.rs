@@ -13,12 +13,11 @@ use super::schema::{self, KeyKind};
 use super::sticky::Sticky;
 use crate::model::address::{from_octets, octets};
 use crate::model::{Cidr, Family, FrontendKey, Protocol};
+use crate::resolve::MAX_ENDPOINTS;
 
 /// Slots of the list that externalTrafficPolicy Local gives to the outside world begin here; the cluster list's begin
 /// at 0.
 pub const LOCAL_BASE: u32 = 1_000_000;
-/// Most endpoints of one list. Those beyond get no new connections.
-pub const MAX_ENDPOINTS: usize = 0x3fff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClassKind {
