@@ -32,3 +32,13 @@ fn external_policy_local_stays_on_the_node_and_keeps_the_clients_address() {
 fn hints_keep_traffic_in_the_zone_or_on_the_node_while_all_endpoints_have_them() {
     in_every_mode(Cluster::hints_keep_traffic_in_the_zone_or_on_the_node_while_all_endpoints_have_them);
 }
+
+#[test]
+fn services_should_preserve_source_pod_ip_across_nodes_and_pods_reach_pods_without_snat() {
+    in_every_mode(Cluster::services_preserve_the_source_pod_ip_and_pods_reach_pods_without_snat);
+}
+
+#[test]
+fn services_should_respect_internaltrafficpolicy_local_pod_and_node_to_pod_and_to_pod_of_the_host_network() {
+    in_every_mode(Cluster::internal_policy_local_is_for_the_node_with_the_endpoint_alone);
+}

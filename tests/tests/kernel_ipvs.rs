@@ -45,6 +45,12 @@ fn others_and_earlier_lives_are_respected() {
 }
 
 #[test]
+fn too_much_is_told_and_what_is_late_is_waited_for() {
+    let _together = ALONE.read().unwrap_or_else(PoisonError::into_inner);
+    run("limits");
+}
+
+#[test]
 fn two_nodes_serve_as_one_cluster() {
     let _together = ALONE.read().unwrap_or_else(PoisonError::into_inner);
     run("two_nodes");

@@ -15,7 +15,7 @@ use longshore_dataplane::{Change, Cidr, Config, Dataplane, DetectLocal, Family, 
 use serde_json::{Value, json};
 
 use super::objects::{NODE_PORT, PORT, TARGET_PORT, VIP_V4, node_port};
-use super::traffic::{Answer, ask, connected, is_silence, serve, tcp, tcp_here};
+use super::traffic::{Answer, ask, connected, is_silence, serve, tcp, tcp_here, udp};
 use super::{Namespace, apply};
 
 /// So many connections miss one of two endpoints once in a thousand million times.
@@ -108,6 +108,34 @@ impl Cluster {
         assert_eq!(self.heard_outside(0), set(&[("b", "192.0.2.1")]));
     }
 
+    pub fn services_preserve_the_source_pod_ip_and_pods_reach_pods_without_snat(&self) {
+        for serving in [0, 1] {
+            self.apply(&[service(json!({})), endpoints(&[serving], |_| Value::Null)]);
+            for (index, (node, (.., range))) in self.nodes.iter().zip(NODES).enumerate() {
+                // A pod that reaches itself is masked, or it would answer itself past the translation.
+                let own = if index == serving { format!("{range}.1") } else { format!("{range}.11") };
+                assert_eq!(heard(&node.pod, cluster_ip()), set(&[(NODES[serving].0, &own)]));
+            }
+            let (from, to) = (1 - serving, SocketAddr::new(format!("{}.11", NODES[serving].2).parse().unwrap(), TARGET_PORT));
+            assert_eq!(heard(&self.nodes[from].pod, to), set(&[(NODES[serving].0, &format!("{}.11", NODES[from].2))]));
+        }
+    }
+
+    /// Pods and pods of the host's network, as clients and as endpoints; the endpoint is on node a.
+    pub fn internal_policy_local_is_for_the_node_with_the_endpoint_alone(&self) {
+        serve(&self.nodes[0].node, "host-a", TARGET_PORT);
+        let on_host = endpoints_at(&[(NODES[0].1.to_string(), 0)], |_| Value::Null);
+        for (slice, server) in [(endpoints(&[0], |_| Value::Null), "a"), (on_host, "host-a")] {
+            self.apply(&[service(json!({"internalTrafficPolicy": "Local"})), slice]);
+            for from in [&self.nodes[0].pod, &self.nodes[0].node] {
+                assert_eq!(tcp(from, cluster_ip()).unwrap().server, server);
+            }
+            for from in [&self.nodes[1].pod, &self.nodes[1].node] {
+                assert!(tcp(from, cluster_ip()).is_err() && udp(from, cluster_ip()).is_err());
+            }
+        }
+    }
+
     pub fn external_policy_local_stays_on_the_node_and_keeps_the_clients_address(&self) {
         self.apply(&[service(json!({"externalTrafficPolicy": "Local"})), endpoints(&[0, 1], |_| Value::Null)]);
         assert_eq!(self.heard_outside(0), set(&[("a", "192.0.2.2")]));
@@ -174,13 +202,18 @@ pub fn service(extra: Value) -> Change {
     super::objects::service("web", spec)
 }
 
-/// Endpoints on these nodes, with hints.
+/// The pods of these nodes, with hints.
 pub fn endpoints(nodes: &[usize], hints: impl Fn(&str) -> Value) -> Change {
-    let endpoints: Vec<Value> = nodes
+    endpoints_at(&nodes.iter().map(|node| (format!("{}.11", NODES[*node].2), *node)).collect::<Vec<_>>(), hints)
+}
+
+/// Endpoints with these addresses on these nodes.
+fn endpoints_at(endpoints: &[(String, usize)], hints: impl Fn(&str) -> Value) -> Change {
+    let endpoints: Vec<Value> = endpoints
         .iter()
-        .map(|node| {
-            let (name, _, range) = NODES[*node];
-            json!({"addresses": [format!("{range}.11")], "nodeName": name, "zone": format!("zone-{name}"), "hints": hints(name)})
+        .map(|(ip, node)| {
+            let name = NODES[*node].0;
+            json!({"addresses": [ip], "nodeName": name, "zone": format!("zone-{name}"), "hints": hints(name)})
         })
         .collect();
     let ports = [("t", "TCP"), ("u", "UDP")].map(|(name, protocol)| json!({"name": name, "port": TARGET_PORT, "protocol": protocol}));

@@ -1,6 +1,7 @@
 //! What runs inside the machine.
 
 mod life;
+mod limits;
 mod packets;
 mod speed;
 mod two_nodes;
