@@ -80,17 +80,18 @@ fn switch_session_affinity_for_service_with_type_clusterip_and_nodeport() {
 }
 
 #[test]
-fn session_affinity_timeout_works_for_clusterip() {
+fn session_affinity_timeout_works_for_clusterip_and_nodeport() {
     let (lab, _dataplane) = lab(sticky(1));
-    let first = servers(&lab, cluster_ip(false), 3);
-    assert_eq!(first.len(), 1);
     let set_is_empty = || !lab.nft("list table ip kube-proxy").contains("expires");
-    eventually("the kernel forgets the client", set_is_empty);
-    // Each time anew: sooner or later another endpoint is drawn.
-    eventually("another endpoint answers", || {
-        eventually("the kernel forgets the client", set_is_empty);
-        servers(&lab, cluster_ip(false), 1) != first
-    });
+    for to in [cluster_ip(false), node_address(false)] {
+        let first = servers(&lab, to, 3);
+        assert_eq!(first.len(), 1);
+        // Each time anew: sooner or later another endpoint is drawn.
+        eventually("another endpoint answers", || {
+            eventually("the kernel forgets the client", set_is_empty);
+            servers(&lab, to, 1) != first
+        });
+    }
 }
 
 #[test]

@@ -266,3 +266,31 @@ fn dns_should_provide_dns_for_the_cluster_and_for_services_by_udp_and_tcp() {
         }
     }
 }
+
+/// `conformance.md` says which test shows which demand: each must be there, and every item of the suite must have one.
+#[test]
+fn every_test_of_the_table_exists_and_every_item_of_the_suite_is_in_it() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let table = std::fs::read_to_string(top.join("dataplane/tests/conformance.md")).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| item") && !line.starts_with("| file"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    for row in &rows {
+        let [_, demand, tests] = row[..] else { panic!("{row:?}") };
+        let named: Vec<(&str, &str)> = tests.split('`').filter_map(|text| text.split_once(".rs::")).collect();
+        assert!(!named.is_empty() || ["API only", "missing"].contains(&tests), "{demand:?} has no test");
+        for (file, test) in named {
+            let text = std::fs::read_to_string(top.join(format!("{file}.rs"))).unwrap_or_else(|error| panic!("{file}.rs: {error}"));
+            assert!(text.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
+        }
+    }
+    let numbers = |text: &str| -> Vec<u32> {
+        let ends: Vec<u32> = text.split(['–', ',']).map(|number| number.trim().parse().unwrap()).collect();
+        if text.contains('–') { (ends[0]..=ends[1]).collect() } else { ends }
+    };
+    let items: BTreeSet<u32> =
+        rows.iter().filter(|row| row[0].starts_with(|c: char| c.is_ascii_digit())).flat_map(|row| numbers(row[0])).collect();
+    assert_eq!(items, (1..=23).collect());
+}
