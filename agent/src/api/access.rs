@@ -161,7 +161,10 @@ fn everybody(user: &User, a: &Attributes) -> bool {
 }
 
 fn viewer(a: &Attributes) -> bool {
-    a.path.is_empty() && a.reads() && a.resource != SECRETS.row().plural && matches!(a.sub.as_str(), "" | "status" | "log")
+    // The log of a node is that of everything on it.
+    let subs: &[&str] =
+        if a.resource == NODES.row().plural { &["", "status", "healthz", "metrics", "pods", "stats"] } else { &["", "status", "log"] };
+    a.path.is_empty() && a.reads() && a.resource != SECRETS.row().plural && subs.contains(&a.sub.as_str())
 }
 
 fn is(a: &Attributes, resource: &str, verbs: &[&str]) -> bool {
@@ -245,7 +248,15 @@ mod tests {
         let viewer = User::new("eve", &["ops"]);
         assert!(r.allow(&viewer, &ask("list", "pods", "", "", "")).is_some());
         assert!(r.allow(&viewer, &ask("get", "pods", "log", "a", "b")).is_some());
-        for (verb, resource, sub) in [("list", "secrets", ""), ("get", "pods", "exec"), ("create", "pods", ""), ("get", "pods", "proxy")] {
+        assert!(r.allow(&viewer, &ask("get", "nodes", "metrics", "", "n")).is_some());
+        for (verb, resource, sub) in [
+            ("get", "nodes", "log"),
+            ("get", "nodes", "proxy"),
+            ("list", "secrets", ""),
+            ("get", "pods", "exec"),
+            ("create", "pods", ""),
+            ("get", "pods", "proxy"),
+        ] {
             assert!(r.allow(&viewer, &ask(verb, resource, sub, "a", "b")).is_none(), "{verb} {resource}/{sub}");
         }
         assert!(r.allow(&User::new("nobody", &[]), &ask("get", "pods", "", "a", "b")).is_none());

@@ -9,7 +9,7 @@ mod logs;
 mod proxy;
 mod resource;
 pub mod run;
-mod spdy;
+pub mod spdy;
 mod tell;
 mod terminal;
 mod trace;

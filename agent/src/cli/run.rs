@@ -72,6 +72,12 @@ pub struct Run {
     /// Who may do what through the API: admin, viewer and node, each a list of user:NAME and group:NAME
     #[arg(long, value_name = "FILE")]
     api_role_file: Option<PathBuf>,
+    /// Serve the kubelet's own port here, over TLS: 0.0.0.0:10250; and its health on 127.0.0.1:10248
+    #[arg(long, value_name = "IP:PORT")]
+    kubelet_bind_address: Option<std::net::SocketAddr>,
+    /// More about that port: its fields of a KubeletConfiguration
+    #[arg(long, value_name = "FILE", requires = "kubelet_bind_address")]
+    kubelet_config: Option<PathBuf>,
     /// Domain of service names
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -123,12 +129,7 @@ pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
 impl Run {
     pub fn main(self) -> ExitCode {
         process::tune();
-        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_max_level(self.log_level);
-        if self.log_json {
-            log.json().init()
-        } else {
-            log.init()
-        }
+        process::log(self.log_level, self.log_json);
         process::claim();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
@@ -182,6 +183,8 @@ impl Run {
             api_address: self.api_bind_address,
             api_tokens: self.api_token_file,
             api_roles: self.api_role_file,
+            kubelet_address: self.kubelet_bind_address,
+            kubelet_config: self.kubelet_config,
             cluster_domain: self.cluster_domain,
             node_name: process::node_name(self.node_name),
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },

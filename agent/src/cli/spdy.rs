@@ -51,8 +51,13 @@ pub struct Opener {
 impl Opener {
     /// A frame that opens stream `id` (odd, rising) with one header.
     pub fn open(&mut self, id: u32, name: &str, value: &str) -> Vec<u8> {
-        let mut headers = 1u32.to_be_bytes().to_vec();
-        for text in [name, value] {
+        self.open_with(id, &[(name, value)])
+    }
+
+    /// The same with any headers.
+    pub fn open_with(&mut self, id: u32, pairs: &[(&str, &str)]) -> Vec<u8> {
+        let mut headers = u32::try_from(pairs.len()).expect("headers are few").to_be_bytes().to_vec();
+        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
             headers.extend_from_slice(&u32::try_from(text.len()).expect("headers are short").to_be_bytes());
             headers.extend_from_slice(text.as_bytes());
         }

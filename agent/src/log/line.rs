@@ -3,11 +3,19 @@
 use crate::time::Wall;
 use std::borrow::Cow;
 
+/// Where a container wrote a line to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
 /// A line of a log file, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     /// RFC 3339 with whatever digits and zone the runtime wrote.
     time: Cow<'a, str>,
+    stream: Stream,
     /// The container wrote no end of line here; the next line goes on where this one stops.
     partial: bool,
     text: Cow<'a, [u8]>,
@@ -20,13 +28,21 @@ fn parse(raw: &[u8]) -> Option<Line<'_>> {
     }
     let mut parts = raw.splitn(4, |b| *b == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
-    let stream = parts.next()?;
+    let stream = stream(parts.next()?)?;
     let tags = parts.next()?;
-    if !matches!(stream, b"stdout" | b"stderr") || !time.as_bytes().first()?.is_ascii_digit() {
+    if !time.as_bytes().first()?.is_ascii_digit() {
         return None;
     }
     let partial = tags.split(|b| *b == b':').next() == Some(b"P");
-    Some(Line { time: time.into(), partial, text: parts.next().unwrap_or_default().into() })
+    Some(Line { time: time.into(), stream, partial, text: parts.next().unwrap_or_default().into() })
+}
+
+fn stream(text: &[u8]) -> Option<Stream> {
+    match text {
+        b"stdout" => Some(Stream::Stdout),
+        b"stderr" => Some(Stream::Stderr),
+        _ => None,
+    }
 }
 
 fn docker(raw: &[u8]) -> Option<Line<'_>> {
@@ -35,7 +51,8 @@ fn docker(raw: &[u8]) -> Option<Line<'_>> {
     let whole = text.strip_suffix('\n');
     let time = v.get("time").and_then(|t| t.as_str()).unwrap_or_default().to_owned();
     let bytes = whole.unwrap_or(text).as_bytes().to_vec();
-    Some(Line { time: time.into(), partial: whole.is_none(), text: bytes.into() })
+    let of = v.get("stream").and_then(|s| s.as_str()).and_then(|s| stream(s.as_bytes())).unwrap_or(Stream::Stdout);
+    Some(Line { time: time.into(), stream: of, partial: whole.is_none(), text: bytes.into() })
 }
 
 /// The time with nine digits of a second, so that prefixes line up.
@@ -57,6 +74,8 @@ pub struct Options {
     pub timestamps: bool,
     /// Bytes of output at most.
     pub limit: Option<u64>,
+    /// Of this stream alone.
+    pub stream: Option<Stream>,
 }
 
 /// Turns lines of log files into output, file after file.
@@ -75,6 +94,9 @@ impl Printer {
     /// Adds what `raw` (a line without its end) comes to. A line that no runtime writes is left out.
     pub fn add(&mut self, raw: &[u8], out: &mut Vec<u8>) {
         let Some(line) = parse(raw) else { return };
+        if self.options.stream.is_some_and(|s| s != line.stream) {
+            return;
+        }
         if self.options.since.is_some_and(|since| Wall::parse_rfc3339(&line.time).is_some_and(|t| t < since)) {
             return;
         }
@@ -144,6 +166,12 @@ mod tests {
     }
 
     #[test]
+    fn one_stream_can_be_had_without_the_other() {
+        let only = |stream| print(Options { stream: Some(stream), ..Options::default() }, LOG);
+        assert_eq!((only(Stream::Stderr).as_str(), only(Stream::Stdout).as_str()), ("two  spaces \n", "first\nsecond\n\n"));
+    }
+
+    #[test]
     fn the_limit_cuts_within_a_line() {
         assert_eq!(print(Options { limit: Some(8), ..Options::default() }, LOG), "first\nse");
     }
@@ -157,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(raw in proptest::collection::vec(any::<u8>(), 0..60), limit in proptest::option::of(0u64..20)) {
-            let mut p = Printer::new(Options { timestamps: true, since: Some(Wall(1)), limit });
+            let mut p = Printer::new(Options { timestamps: true, since: Some(Wall(1)), limit, stream: None });
             let mut out = Vec::new();
             p.add(&raw, &mut out);
             prop_assert!(limit.is_none_or(|l| out.len() as u64 <= l));

@@ -6,6 +6,8 @@
 
 pub mod choose;
 pub mod line;
+pub mod wish;
 
 pub use choose::choose;
-pub use line::{Options, Printer};
+pub use line::{Options, Printer, Stream};
+pub use wish::Wish;

@@ -13,6 +13,7 @@ use super::housekeeping::Housekeeping;
 use super::images::Images;
 use super::lanes::Lanes;
 use super::observe::Observer;
+use super::port::lone::Lone as PortParts;
 use super::process::{self, Lock};
 use super::proxy_settings::{NoRange, ProxySettings};
 use super::runner::Runner;
@@ -21,6 +22,7 @@ use super::services::{self, Services};
 use super::sources::door;
 use super::sources::manifests::{Manifests, Tell};
 use super::state_dir::StateDir;
+use super::stats::{Places, Reader};
 use super::{clock, lookout, tunables};
 use crate::cgroup::{CgroupValues, Driver, Layout, values};
 use crate::env::NodeFacts;
@@ -30,6 +32,7 @@ use crate::node::NodeState;
 use crate::node::state::NodeConfig;
 use crate::plan::backoff;
 use crate::pod::QosClass;
+use crate::port::PortConfig;
 use crate::work::dns::Resolv;
 use longshore_cri::client::{self, CgroupDriver, Client};
 use longshore_dataplane::config::Servers;
@@ -69,6 +72,9 @@ pub struct Options {
     /// Files: tokens (`token,user,uid,"group,group"`), and who has which role.
     pub api_tokens: Option<PathBuf>,
     pub api_roles: Option<PathBuf>,
+    /// Where the kubelet's own port is served; None: nowhere. And more of what a `KubeletConfiguration` says of it.
+    pub kubelet_address: Option<std::net::SocketAddr>,
+    pub kubelet_config: Option<PathBuf>,
     pub cluster_domain: String,
     pub node_name: String,
     pub cgroup_driver: Driver,
@@ -109,6 +115,8 @@ pub enum AssembleError {
     Lock(#[from] process::LockError),
     #[error(transparent)]
     Api(#[from] super::api::config::ConfigError),
+    #[error(transparent)]
+    Port(#[from] super::port::lone::LoneError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -127,7 +135,9 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let services_ranges = ranges(&o)?;
     let node_ips = facts.host_ips.clone();
     let runtime_version = format!("{}://{}", runtime.name, runtime.version);
-    let config = node_config(&o, runtime.name, layout, cgroups.version() == Version::V2);
+    let v2 = cgroups.version() == Version::V2;
+    let stats = Arc::new(Reader::new(places(&o, &layout, v2)));
+    let config = node_config(&o, runtime.name, layout, v2);
     let (to, events) = mpsc::channel(QUEUE);
     let (ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
@@ -172,13 +182,25 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tokio::task::spawn_local(process::report(ask.clone(), programmed));
     tokio::task::spawn_local(process::trim());
     let ask_node = ask.clone();
-    let server =
-        Server { ask, services: services.clone(), changes: changes.clone(), client: client.clone(), node_name: o.node_name.clone() };
-    show.api().set_node(Rc::new(server));
+    let server = Server {
+        ask,
+        services: services.clone(),
+        changes: changes.clone(),
+        client: client.clone(),
+        node_name: o.node_name.clone(),
+        idle: PortConfig::default().streaming_connection_idle_timeout.0,
+    };
+    show.api().set_node(Rc::new(server.clone()));
     tokio::task::spawn_local(api::serve(show.api().clone(), Door::Unix(listener)));
-    let about = About { facts: facts.clone(), runtime: runtime_version, started: clock::now().wall };
+    let port = o.kubelet_address.map_or(0, |a| a.port());
+    let about = About { facts: facts.clone(), runtime: runtime_version, started: clock::now().wall, port };
     tokio::task::spawn_local(node_object::keep(show.clone(), ask_node, about));
     open_door(&o, show.api()).await?;
+    let probes = Rc::new(super::prober::Counts::default());
+    if let Some(address) = o.kubelet_address {
+        let with = PortParts { api: show.api().clone(), server, stats, probes: probes.clone() };
+        super::port::lone::open(&o, address, with).await?;
+    }
     let event_loop = EventLoop {
         node: NodeState::new(config, facts, recovered),
         recorder: Recorder::default(),
@@ -192,6 +214,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         to_self: to.clone(),
         questions,
         flush_at: None,
+        probes,
         beat: Rc::new(RefCell::new(clock::mono())),
     };
     tokio::task::spawn_local(lookout::health(client.clone(), to.clone()));
@@ -226,7 +249,14 @@ fn start_api(o: &Options, rules: &crate::manifest::Rules, files: door::Door) -> 
 
 /// The port for clients that cannot use the socket, where one is wished for.
 async fn open_door(o: &Options, api: &Rc<Api>) -> Result<(), AssembleError> {
-    let Some(address) = o.api_address else { return Ok(()) };
+    let Some(address) = o.api_address else {
+        if o.kubelet_address.is_some() {
+            // Whoever comes to the kubelet's port is known by the same tokens.
+            let pki = super::api::pki::Pki::open(&o.state_dir.join("pki")).map_err(super::api::config::ConfigError::from)?;
+            api.set_credentials(super::api::config::credentials(&pki, o.api_tokens.as_deref())?);
+        }
+        return Ok(());
+    };
     let config = super::api::config::open(&o.state_dir, address, o.api_tokens.as_deref())?;
     api.set_credentials(config.credentials);
     api.set_issuer(config.issuer);
@@ -234,7 +264,7 @@ async fn open_door(o: &Options, api: &Rc<Api>) -> Result<(), AssembleError> {
     let listener = tokio::net::TcpListener::bind(address).await.map_err(at)?;
     tracing::info!(%address, "the API is served; longshore kubeconfig prints what kubectl needs");
     let tls = config.tls;
-    tokio::task::spawn_local(api::serve(api.clone(), Door::Tls(listener, Arc::new(move || tls.clone()))));
+    tokio::task::spawn_local(api::serve(api.clone(), Door::Tls(listener, Arc::new(move || Some(tls.clone())))));
     Ok(())
 }
 
@@ -350,6 +380,11 @@ fn node_config(o: &Options, runtime_name: String, cgroups: Layout, cgroup_v2: bo
         runtime_name,
         started: clock::now().wall,
     }
+}
+
+fn places(o: &Options, layout: &Layout, v2: bool) -> Places {
+    let (cgroups, proc) = (PathBuf::from("/sys/fs/cgroup"), PathBuf::from("/proc"));
+    Places { node: o.node_name.clone(), layout: layout.clone(), v2, cgroups, proc, root_dir: o.root_dir.clone() }
 }
 
 fn facts(o: &Options) -> NodeFacts {

@@ -44,6 +44,7 @@ pub struct EventLoop {
     pub to_self: mpsc::Sender<Event>,
     pub questions: mpsc::Receiver<Question>,
     pub flush_at: Option<tokio::time::Instant>,
+    pub probes: Rc<prober::Counts>,
     /// When the loop last went round: the watchdog and the health check look at it.
     pub beat: Rc<RefCell<crate::time::Mono>>,
 }
@@ -118,7 +119,9 @@ impl EventLoop {
                 tokio::task::spawn_local(self.images.clone().pull(uid, container, image, secrets));
             }
             Effect::Probe(p) => {
-                tokio::task::spawn_local(prober::run(self.client.clone(), *p, self.to_self.clone()));
+                let probed = prober::Probed::of(&self.node, &p);
+                let run = prober::counted(self.client.clone(), *p, probed, self.probes.clone(), self.to_self.clone());
+                tokio::task::spawn_local(run);
             }
             Effect::Status { uid, status } => {
                 told(self.state.write_status(&uid, &status));
@@ -132,6 +135,7 @@ impl EventLoop {
                 self.tell(&uid, None);
             }
             Effect::Forget { uid } => {
+                self.probes.forget(&uid);
                 told(self.state.forget(&uid));
                 self.tell(&uid, None);
             }

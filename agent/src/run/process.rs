@@ -9,9 +9,14 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 /// The kernel ends a kubelet for memory after everything else on a node but the runtime and system daemons.
 const OOM_SCORE_ADJ: &str = "-999";
@@ -28,6 +33,38 @@ pub fn tune() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+type LevelHandle = reload::Handle<LevelFilter, Registry>;
+
+/// The log is the process's, and so is its level.
+static LEVEL: OnceLock<LevelHandle> = OnceLock::new();
+
+/// Begins to log, to standard error.
+pub fn log(level: LevelFilter, json: bool) {
+    let (filter, handle) = reload::Layer::new(level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::registry().with(filter);
+    if json {
+        log.with(lines.json()).init();
+    } else {
+        log.with(lines).init();
+    }
+    // It is only set where nothing was.
+    let _ = LEVEL.set(handle);
+}
+
+/// Logs more or less from now on, by klog's numbers: 0 to 3 for people, 4 and 5 to find faults, more to see everything.
+pub fn set_verbosity(n: u8) -> Result<(), String> {
+    let level = match n {
+        0..=3 => LevelFilter::INFO,
+        4 | 5 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let handle = LEVEL.get().ok_or("the log of this process is not ours")?;
+    handle.reload(level).map_err(|e| e.to_string())?;
+    tracing::info!(%level, "the log has another level");
+    Ok(())
 }
 
 /// Raises limits and asks to be spared.

@@ -40,7 +40,7 @@ pub fn with_port(mut parts: Parts, test: impl AsyncFnOnce(&Port)) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::start(parts);
-        tokio::task::spawn_local(serve(server.api.clone(), Door::Tls(listener, Arc::new(move || tls.clone()))));
+        tokio::task::spawn_local(serve(server.api.clone(), Door::Tls(listener, Arc::new(move || Some(tls.clone())))));
         test(&Port { pki, address, dir, server }).await;
     });
 }

@@ -55,7 +55,8 @@ pub fn http_on(socket: &Path, request: &Request<'_>, limit: Duration) -> Result<
     exchange(stream, "node", request)
 }
 
-fn exchange(mut stream: impl Read + Write, to: &str, request: &Request<'_>) -> Result<Response> {
+/// The same on a connection that is there.
+pub fn exchange(mut stream: impl Read + Write, to: &str, request: &Request<'_>) -> Result<Response> {
     let Request { method, path, headers, body } = request;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in *headers {

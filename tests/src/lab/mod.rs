@@ -14,6 +14,7 @@ pub mod fake_node;
 pub mod home;
 pub mod image;
 pub mod kubectl;
+pub mod kubelet_port;
 pub mod net;
 pub mod pods;
 pub mod process;

@@ -54,13 +54,19 @@ pub fn open(state_dir: &Path, address: SocketAddr, tokens: Option<&Path>) -> Res
     addresses.dedup();
     let own: Identity = pki.server(&names, &addresses)?;
     let tls = pki.tls(&own)?;
+    let credentials = credentials(&pki, tokens)?;
+    let issuer = ClientIssuer { pki: Rc::new(pki), address };
+    Ok(ApiConfig { credentials, issuer, tls })
+}
+
+/// Tokens of a file, and of service accounts.
+pub fn credentials(pki: &Pki, tokens: Option<&Path>) -> Result<Credentials, ConfigError> {
     let mut credentials = match tokens {
         Some(path) => Credentials::with_tokens(read_tokens(path)?),
         None => Credentials::default(),
     };
     credentials.signer = Some(Rc::new(pki.signer(ISSUER)?));
-    let issuer = ClientIssuer { pki: Rc::new(pki), address };
-    Ok(ApiConfig { credentials, issuer, tls })
+    Ok(credentials)
 }
 
 /// Makes kubeconfigs for this node's port.

@@ -22,7 +22,7 @@ mod watches;
 mod writer;
 mod writes;
 
-pub use connection::{Door, Limits, serve};
+pub use connection::{Door, Host, Limits, Peer, serve};
 pub use reply::{Answer, Reply, bytes, json, stream, with_status};
 pub use show::Show;
 

@@ -27,6 +27,8 @@ pub struct About {
     /// `containerd://1.6.20`
     pub runtime: String,
     pub started: Wall,
+    /// Of the kubelet's own server; 0: it has none.
+    pub port: u16,
 }
 
 /// What the machine says of itself.
@@ -127,7 +129,7 @@ fn node(about: &About, machine: &Machine, health: &Health, since: Wall, now: Wal
         "metadata": {"name": facts.name, "labels": labels, "creationTimestamp": about.started.rfc3339()},
         "spec": {},
         "status": {"addresses": addresses, "capacity": amounts(facts), "allocatable": amounts(facts), "nodeInfo": machine.info,
-            "conditions": conditions(health, since, now), "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}},
+            "conditions": conditions(health, since, now), "daemonEndpoints": {"kubeletEndpoint": {"Port": about.port}}},
     })
 }
 

@@ -58,6 +58,19 @@ pub async fn answer(api: &Rc<Api>, r: Request, user: &User, http: hyper::Request
     Ok(answer)
 }
 
+impl Api {
+    /// Whose token this is, and for whom it is meant.
+    pub fn token_review(&self, token: &str, audiences: &[String]) -> Option<(User, Vec<String>)> {
+        let found = self.credentials().by_token(token, audiences, clock::now().wall);
+        found.filter(|(user, _)| self.is_there(user))
+    }
+
+    /// By which role somebody may.
+    pub fn access_review(&self, user: &User, a: &Attributes) -> Option<&'static str> {
+        self.roles.borrow().allow(user, a)
+    }
+}
+
 fn info(user: &User) -> Value {
     let mut out = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
@@ -76,8 +89,7 @@ fn texts(v: &Value) -> Vec<String> {
 fn review(api: &Api, spec: &Value) -> Result<Value, Failure> {
     let token = spec["token"].as_str().filter(|t| !t.is_empty());
     let token = token.ok_or_else(|| Failure::bad_request("token is required for TokenReview in authentication"))?;
-    let found = api.credentials().by_token(token, &texts(&spec["audiences"]), clock::now().wall).filter(|(user, _)| api.is_there(user));
-    Ok(match found {
+    Ok(match api.token_review(token, &texts(&spec["audiences"])) {
         Some((user, audiences)) => json!({"authenticated": true, "user": info(&user), "audiences": audiences}),
         None => json!({"user": {}, "error": "invalid bearer token"}),
     })
@@ -117,8 +129,7 @@ fn attributes(spec: &Value) -> Result<Attributes, Failure> {
 }
 
 fn access(api: &Api, user: &User, spec: &Value) -> Result<Value, Failure> {
-    let why = api.roles.borrow().allow(user, &attributes(spec)?);
-    Ok(match why {
+    Ok(match api.access_review(user, &attributes(spec)?) {
         Some(role) => json!({"allowed": true, "reason": format!("role {role}")}),
         None => json!({"allowed": false}),
     })

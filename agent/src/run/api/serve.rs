@@ -1,7 +1,7 @@
 //! From a request to its answer: who asks, for what, whether it may be, and in which form.
 
-use super::{Answer, Api, auth, json, lists, questions, reply, watches, with_status, writes};
-use crate::api::access::{Attributes, User};
+use super::{Answer, Api, Peer, auth, json, lists, questions, reply, watches, with_status, writes};
+use crate::api::access::{Attributes, UNAUTHENTICATED, User};
 use crate::api::print::{self, Form, Include};
 use crate::api::request::{Discovery, Request, Target, target};
 use crate::api::resource::{CONTROLLED, Home};
@@ -19,13 +19,17 @@ use std::rc::Rc;
 const COMPRESS: usize = 128 << 10;
 
 impl Api {
-    /// `peer` is who the connection says it is; a token in the request may say more.
-    pub async fn answer(self: Rc<Self>, peer: Option<User>, http: hyper::Request<Incoming>) -> Answer {
+    /// Who asks is told by the connection, or by a token in the request.
+    pub(super) async fn serve(self: Rc<Self>, peer: &Peer, http: hyper::Request<Incoming>) -> Answer {
         let zipped = header_text(&http, &header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
         let head = http.method() == hyper::Method::HEAD;
-        let user = self.credentials().user(peer, &http, clock::now().wall)?;
+        let by_peer = || peer.user.clone().or_else(|| peer.certificates.first().and_then(|c| auth::by_certificate(c)));
+        let user = self.credentials().user(by_peer(), &http, clock::now().wall)?;
         if !self.is_there(&user) {
             return Err(auth::unauthorized());
+        }
+        if !user.is_in(UNAUTHENTICATED) {
+            peer.welcome();
         }
         let query = Query::parse(http.uri().query().unwrap_or_default());
         let path = http.uri().path().to_owned();

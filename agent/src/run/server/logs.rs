@@ -1,14 +1,12 @@
 //! Reads log files and follows them: over rotations, and over restarts of the container.
 
-use super::{Answer, Server, stream};
-use crate::api::resource::PODS;
+use super::{Answer, PodRef, Server, stream};
 use crate::api::{Failure, Query};
-use crate::log::{self, Options, Printer};
+use crate::log::{self, Printer, Wish};
 use crate::node::NodeState;
 use crate::plan::Life;
 use crate::pod::PodUid;
 use crate::run::clock;
-use crate::time::Wall;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use inotify::{Inotify, WatchMask};
@@ -47,19 +45,24 @@ enum Next {
 impl Server {
     pub(super) async fn log(self: Rc<Self>, namespace: String, name: String, query: &Query) -> Answer {
         let container = query.get("container").unwrap_or_default().to_owned();
-        let (follow, previous) = (query.flag("follow")?, query.flag("previous")?);
-        let options = options(query, clock::now().wall)?;
-        let tail = query.number("tailLines")?;
-        let run = self.ask(move |n, _| run_of(n, &namespace, &name, &container, previous)).await??;
+        let wish = Wish::parse(query, clock::now().wall)?;
+        // Who asks this node itself wants to go on where the container does.
+        self.log_of(PodRef { namespace, name, uid: None }, container, wish, true).await
+    }
+
+    /// The log of a container. Over its restarts, or to the end of this run of it.
+    pub async fn log_of(self: Rc<Self>, pod: PodRef, container: String, wish: Wish, over_restarts: bool) -> Answer {
+        let run = self.ask(move |n, _| run_of(n, &pod, &container, wish.previous)).await??;
         let path = run.path.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&path, tail)).await;
+        let opened = tokio::task::spawn_blocking(move || open(&path, wish.tail)).await;
         let broken = |e: &dyn std::fmt::Display| Failure::internal(format!("failed to open log file {:?}: {e}", run.path));
         let (file, offset) = opened.map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
         let (to, from) = mpsc::channel(4);
-        let reader = Reader { file: Arc::new(file), offset, rest: Vec::new(), printer: Printer::new(options), to };
+        let reader = Reader { file: Arc::new(file), offset, rest: Vec::new(), printer: Printer::new(wish.options), to };
         let gone = reader.to.clone();
+        let on = over_restarts && !wish.previous;
         tokio::task::spawn_local(async move {
-            let read = async { if follow { self.follow_log(reader, run, !previous).await } else { reader.finish().await } };
+            let read = async { if wish.follow { self.follow_log(reader, run, on).await } else { reader.finish().await } };
             tokio::select! {
                 r = read => if let Err(error) = r {
                     tracing::warn!(%error, "a log could not be read to its end");
@@ -107,21 +110,8 @@ impl Server {
     }
 }
 
-fn options(query: &Query, now: Wall) -> Result<Options, Failure> {
-    let seconds = query.number("sinceSeconds")?;
-    let time = query
-        .get("sinceTime")
-        .map(|t| Wall::parse_rfc3339(t).ok_or_else(|| Failure::bad_request(format!("parameter sinceTime: {t:?} is not an RFC 3339 time"))));
-    let since = match (seconds, time.transpose()?) {
-        (Some(_), Some(_)) => return Err(Failure::bad_request("at most one of sinceSeconds and sinceTime may be given")),
-        (Some(s), None) => Some(Wall(now.0.saturating_sub(i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(Wall::SECOND)))),
-        (None, time) => time,
-    };
-    Ok(Options { since, timestamps: query.flag("timestamps")?, limit: query.number("limitBytes")? })
-}
-
-fn run_of(n: &NodeState, namespace: &str, name: &str, container: &str, previous: bool) -> Result<Run, Failure> {
-    let e = n.by_name(namespace, name).ok_or_else(|| Failure::missing(PODS.subject(name)))?;
+fn run_of(n: &NodeState, pod: &PodRef, container: &str, previous: bool) -> Result<Run, Failure> {
+    let (e, name) = (pod.find(n)?, &pod.name);
     let status = e.status.clone().unwrap_or_default();
     let (container, id) = log::choose(&e.desired.pod, &status, container, previous)?;
     let record = e.observed.by_id(&id);

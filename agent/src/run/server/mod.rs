@@ -21,14 +21,34 @@ use super::events::Recorder;
 use crate::api::request::Request;
 use crate::api::resource::{NODES, PODS, SERVICES};
 use crate::api::{Failure, Query, route};
-use crate::node::NodeState;
+use crate::node::{NodeState, PodEntry};
 use crate::run::clock;
 use crate::why;
 use futures_util::future::LocalBoxFuture;
 use hyper::body::Incoming;
 use longshore_cri::client::Client;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// A pod as a client names it.
+#[derive(Clone, Debug)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    /// Where the client cares for this one alone, and not for another of its name.
+    pub uid: Option<String>,
+}
+
+impl PodRef {
+    pub fn find<'a>(&self, n: &'a NodeState) -> Result<&'a PodEntry, Failure> {
+        let found = n.by_name(&self.namespace, &self.name).ok_or_else(|| Failure::missing(PODS.subject(&self.name)))?;
+        match &self.uid {
+            Some(uid) if *uid != found.desired.pod.metadata.uid => Err(Failure::missing(PODS.subject(&self.name))),
+            _ => Ok(found),
+        }
+    }
+}
 
 /// What it needs of the daemon.
 #[derive(Clone)]
@@ -38,6 +58,8 @@ pub struct Server {
     pub client: Client,
     pub node_name: String,
     pub services: Rc<super::services::Services>,
+    /// A stream on which nothing is said for so long is given up.
+    pub idle: Duration,
 }
 
 impl Server {
