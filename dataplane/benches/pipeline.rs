@@ -27,6 +27,7 @@ fn options() -> Options {
         masquerade_mark: 1 << 14,
         node_ports_everywhere: true,
         endpoint_counters: false,
+        liberal: false,
     }
 }
 

@@ -109,6 +109,10 @@ impl Actor {
     /// Opens the kernel in the calling thread's network namespace, and sees that every family's rules can be read.
     /// Needs the context of a tokio runtime.
     pub fn open(mut config: Config, inbox: Arc<Inbox>, status: watch::Sender<Status>, events: Arc<Events>) -> Result<Actor, StartError> {
+        // Rules depend on some of these settings.
+        if let Some(wanted) = &config.conntrack {
+            tune::apply(Path::new("/"), wanted);
+        }
         let lanes = backend::open_all(&mut config)?.into_iter().map(Lane::new).collect();
         let (audit, take_over) = (config.audit, config.take_over);
         status.send_modify(|status| status.mode = config.mode.name());
@@ -123,9 +127,6 @@ impl Actor {
         };
         let shared = Arc::new(Shared::new(told));
         let conntrack = Worker::new(status.clone(), config.node_ips.clone(), shared.clone());
-        if let Some(wanted) = &config.conntrack {
-            tune::apply(Path::new("/"), wanted);
-        }
         let context = Context {
             shared: shared.clone(),
             events: events.clone(),

@@ -355,6 +355,7 @@ mod tests {
             masquerade_mark: 1 << 14,
             node_ports_everywhere: true,
             endpoint_counters: false,
+            liberal: false,
         }
     }
 

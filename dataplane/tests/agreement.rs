@@ -50,6 +50,7 @@ fn loaded(lab: &Lab) -> Image {
         masquerade_mark: 1 << config.masquerade_bit,
         node_ports_everywhere: false,
         endpoint_counters: false,
+        liberal: false,
     };
     let read = lab.node.run(|| Kernel::open(longshore_dataplane::TABLE).unwrap().read(&options).unwrap());
     match read {

@@ -145,6 +145,7 @@ fn churn() -> u64 {
         masquerade_mark: 1 << 14,
         node_ports_everywhere: false,
         endpoint_counters: false,
+        liberal: false,
     });
     let lists: [&[usize]; 6] = [&[0, 1, 2], &[0, 2], &[1, 2], &[1], &[0], &[0, 1]];
     let end = Instant::now() + RUN;

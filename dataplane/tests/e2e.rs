@@ -424,11 +424,7 @@ fn loadbalancers_should_not_have_connectivity_disruption_during_rolling_update_w
                     scope.spawn(move || {
                         lab.outside.run(|| {
                             while !ended.load(Ordering::Relaxed) {
-                                tcp_here(to).unwrap_or_else(|error| {
-                                    let l = lab.node.command("sh", &["-c", "conntrack -L 2>/dev/null | grep SYN; date +%T.%N"]);
-                                    println!("{l}");
-                                    panic!("{policy} {to}: {error}")
-                                });
+                                tcp_here(to).unwrap_or_else(|error| panic!("{policy} {to}: {error}"));
                                 asked.fetch_add(1, Ordering::Relaxed);
                             }
                         });

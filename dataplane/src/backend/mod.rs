@@ -51,6 +51,9 @@ pub struct Options {
     pub node_ports_everywhere: bool,
     /// Endpoints count their connections (nftables alone).
     pub endpoint_counters: bool,
+    /// The node's connection tracker takes packets outside the window (`nf_conntrack_tcp_be_liberal`), so invalid ones
+    /// need not be dropped (nftables alone; iptables has its own).
+    pub liberal: bool,
 }
 
 impl Options {
@@ -72,6 +75,7 @@ impl Options {
                 }
             },
             endpoint_counters: config.endpoint_counters,
+            liberal: false,
         }
     }
 }
@@ -213,10 +217,15 @@ pub trait Plane: Send {
     }
 }
 
+/// The options, with what this node's settings say.
+fn settled(config: &Config, family: Family) -> Options {
+    Options { liberal: iptables::plane::is_liberal(), ..Options::of(config, family) }
+}
+
 /// Opens one family's rules in the calling thread's network namespace, and sees that they can be read. Nothing is
 /// written.
 pub fn open(config: &Config, family: Family) -> Result<Box<dyn Plane>, BackendError> {
-    let options = Options::of(config, family);
+    let options = settled(config, family);
     let plane: Box<dyn Plane> = match &config.mode {
         Mode::Nftables => Box::new(nft::plane::NftPlane::open(&config.table, options)?),
         Mode::Iptables(own) => Box::new(iptables::plane::IptablesPlane::open(config, own, family)?),
@@ -251,7 +260,7 @@ pub fn open_all(config: &mut Config) -> Result<Vec<Box<dyn Plane>>, BackendError
 pub fn held(config: &Config, family: Family) -> Result<Held, BackendError> {
     Ok(match &config.mode {
         Mode::Nftables => {
-            let options = Options::of(config, family);
+            let options = settled(config, family);
             Held::Nftables(Box::new(nft::kernel::Kernel::open(&config.table)?.read(&options)?))
         }
         Mode::Iptables(_) => iptables::kernel::Kernel::open(family)?.read_rules()?,

@@ -28,7 +28,7 @@ pub struct Setting {
     pub config: Config,
     pub family: Family,
     pub addresses: NodeAddresses,
-    /// The connection tracker takes packets outside the window (iptables' rules depend on it).
+    /// The connection tracker takes packets outside the window.
     pub liberal: bool,
     /// There are accounting objects to count in (so do they on this).
     pub accounting: bool,
@@ -36,7 +36,7 @@ pub struct Setting {
 
 impl Setting {
     pub fn options(&self) -> Options {
-        Options::of(&self.config, self.family)
+        Options { liberal: self.liberal, ..Options::of(&self.config, self.family) }
     }
 
     /// Every address of this node.

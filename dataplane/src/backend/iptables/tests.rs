@@ -32,6 +32,7 @@ fn options() -> Options {
         masquerade_mark: 1 << 14,
         node_ports_everywhere: true,
         endpoint_counters: false,
+        liberal: false,
     };
     Options { common, localhost_node_ports: false, liberal: false, accounting: false, node_port_ips: Vec::new() }
 }

@@ -28,6 +28,7 @@ pub fn options(detect_local: DetectLocal, masquerade_all: bool) -> Options {
         masquerade_mark: 1 << 14,
         node_ports_everywhere: false,
         endpoint_counters: false,
+        liberal: false,
     }
 }
 

@@ -436,6 +436,7 @@ mod tests {
             masquerade_mark: 1 << 14,
             node_ports_everywhere: family == Family::V4,
             endpoint_counters: false,
+            liberal: false,
         }
     }
 

@@ -250,6 +250,7 @@ mod userdata {
 
 pub const RTN_LOCAL: u32 = 2;
 pub const CT_STATE_NEW: u32 = 8;
+pub const CT_STATE_INVALID: u32 = 1;
 pub const CT_STATUS_DNAT: u32 = 0x20;
 const LENGTH_OF_NAME: usize = 16;
 
@@ -290,6 +291,12 @@ fn compare(how: Comparison, with: &[u8]) -> Expr {
 fn has_bit(load: Expr, bit: u32) -> Vec<Expr> {
     let mask = bit.to_ne_bytes().to_vec();
     vec![load, Expr::Bitwise { from: 0, to: 0, mask, xor: vec![0; 4] }, compare(Comparison::NotEqual, &[0; 4])]
+}
+
+/// A packet outside the window is not translated back: whoever gets it answers with a reset, which ends the connection.
+fn invalid_packets(options: &Options) -> Option<Rule> {
+    let is_invalid = has_bit(Expr::Ct { key: CtKey::State, to: 0 }, CT_STATE_INVALID);
+    (!options.liberal).then(|| rule([is_invalid, vec![Expr::Verdict(Verdict::Drop)]]))
 }
 
 fn is_new() -> Vec<Expr> {
@@ -388,7 +395,10 @@ fn static_chains(options: &Options) -> BTreeMap<String, Chain> {
     let named = |name: &str, chain: Chain| (name.to_string(), chain);
     BTreeMap::from([
         named("filter-input", base(ChainKind::Filter, Hook::Input, 0, input)),
-        named("filter-forward", base(ChainKind::Filter, Hook::Forward, 0, unanswered())),
+        named(
+            "filter-forward",
+            base(ChainKind::Filter, Hook::Forward, 0, invalid_packets(options).into_iter().chain(unanswered()).collect()),
+        ),
         named("filter-output", base(ChainKind::Filter, Hook::Output, 0, unanswered())),
         named("nat-prerouting", base(ChainKind::Nat, Hook::Prerouting, -100, vec![to("services")])),
         named("nat-output", base(ChainKind::Nat, Hook::Output, -100, vec![to("services")])),
