@@ -1,6 +1,6 @@
 //! What pods may use, as the kernel has it: the files of their groups, and what that does to them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use longshore_tests::lab::daemon::Options;
 use longshore_tests::lab::wait::{wait_for, wait_until};
 use longshore_tests::lab::{Daemon, Lab, image, pods};
@@ -146,9 +146,13 @@ fn a_fifth_of_a_processor_is_a_fifth() -> Result<()> {
     let bench = Bench::up()?;
     bench.apply("fifth", "  - { name: main, image: WORKLOAD, args: [spin], resources: { limits: { cpu: 200m, memory: 32Mi } } }\n")?;
     bench.ready("fifth")?;
-    let taken = bench.taken("fifth", &["main"])?[0];
-    assert!((170..=230).contains(&taken), "{taken} thousandths");
-    Ok(())
+    // Neighbours on a busy machine can keep it from its fifth; nothing gives it more.
+    wait_for("it has its fifth", SOON, || -> Result<_> {
+        let taken = bench.taken("fifth", &["main"])?[0];
+        assert!(taken <= 230, "{taken} thousandths");
+        ensure!(taken >= 170, "{taken} thousandths");
+        Ok(Some(()))
+    })
 }
 
 #[test]
