@@ -2,8 +2,8 @@
 //!
 //! Owns the connections. One channel per socket, opened when first needed and opened again when it
 //! breaks; calls in flight then fail as [`Kind::Unavailable`](crate::Kind), the next one connects
-//! anew. Must never retry or decide. Pictures of pods are in `client/observe.rs`, images in
-//! [`images`](crate::images), commands in [`exec`](crate::exec). Tests: `tests/client.rs`.
+//! anew. Must never retry or decide. Pictures of pods are in `client/observe.rs`, what goes out at once in
+//! `client/gather.rs`, images in [`images`](crate::images), commands in [`exec`](crate::exec). Tests: `tests/client.rs`.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+mod gather;
 mod observe;
 pub use observe::{Made, Relist};
 
@@ -330,7 +331,7 @@ fn channel(socket: PathBuf) -> Channel {
     Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT).connect_with_connector_lazy(tower::service_fn(
         move |_: Uri| {
             let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+            async move { UnixStream::connect(socket).await.map(|stream| TokioIo::new(gather::Gather::new(stream))) }
         },
     ))
 }
