@@ -3,6 +3,9 @@
 //! `make bench`, or `cargo bench -p longshore-tests --bench node`. The daemon measured is the one in
 //! `LONGSHORE_BINARY` (a release build, if the figures are to mean anything). Figures are medians of
 //! what was seen, budgets are those of the design; nothing here asserts, because machines are noisy.
+//!
+//! `LONGSHORE_BENCH_PODS` says how many pods. `LONGSHORE_BENCH_PART=cpu` measures only what their start costs in CPU, in as
+//! many rounds as `LONGSHORE_BENCH_ROUNDS` says.
 
 use anyhow::{Context, Result, ensure};
 use longshore_cri::client::{Client, Config};
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use journal::Journal;
 
+mod cpu;
 mod endpoints;
 mod journal;
 mod own;
@@ -29,8 +33,11 @@ const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() -> Result<()> {
-    let count = std::env::var("LONGSHORE_BENCH_PODS").ok().and_then(|n| n.parse().ok()).unwrap_or(PODS);
+    let count = number("LONGSHORE_BENCH_PODS").unwrap_or(PODS);
     let lab = Lab::up()?;
+    if std::env::var("LONGSHORE_BENCH_PART").is_ok_and(|part| part == "cpu") {
+        return cpu::measure(&lab, count);
+    }
     own::measure()?;
     println!("{count} one-container pods on containerd {:?}\n", lab.containerd.binary().version());
     let floor = floor(&lab, count)?;
@@ -40,6 +47,10 @@ fn main() -> Result<()> {
         eprintln!("the daemon logged:\n{}", daemon.log());
     }
     outcome
+}
+
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 fn line(what: &str, ours: String, budget: &str) {
