@@ -140,7 +140,8 @@ impl CgroupFs {
     }
 
     fn bring(&self, path: &CgroupPath, values: &CgroupValues, known: bool) -> Result<(), CgroupError> {
-        let group = self.group(path);
+        let is_a_pods = self.is_a_pods(path);
+        let group = if is_a_pods { self.bounded(path, values) } else { self.group(path) };
         let fresh = !known && self.lacks(&group).is_some();
         if let Some(systemd) = &self.systemd {
             let directory = self.directories(&group).into_iter().next().unwrap_or_default();
@@ -155,8 +156,8 @@ impl CgroupFs {
         }
         changes(&group, values).into_iter().try_for_each(|c| c.make())?;
         if !known
+            && !is_a_pods
             && let Ok(mut seen) = self.seen.lock()
-            && !self.is_a_pods(path)
         {
             seen.insert(path.clone());
         }
@@ -167,6 +168,17 @@ impl CgroupFs {
         let path = self.layout.fs_path(path);
         let name = Path::new(&path).file_name().and_then(|n| n.to_str());
         name.is_some_and(|n| self.layout.uid_of(n).is_some())
+    }
+
+    /// A pod's group, on v1 only where one of the values binds it. The runtime makes it in the other hierarchies, on
+    /// the way to its containers' groups there; nine directories a pod were most of what this module cost.
+    fn bounded(&self, path: &CgroupPath, v: &CgroupValues) -> Cgroup {
+        if self.mounted.v2 {
+            return self.group(path);
+        }
+        let binds = [("cpu", true), ("memory", v.memory_max.is_some()), ("pids", v.pids_max.is_some())];
+        let wanted = binds.iter().filter(|(_, binds)| *binds).map(|(name, _)| (*name).to_owned()).collect();
+        Cgroup::load_with_specified_controllers(Box::new(self.mounted.clone()), self.layout.fs_path(path), wanted)
     }
 
     fn group(&self, path: &CgroupPath) -> Cgroup {

@@ -62,6 +62,23 @@ fn a_group_is_made_in_all_hierarchies_with_its_values() {
 }
 
 #[test]
+fn a_pods_group_is_made_where_something_binds_it_and_left_to_the_runtime_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let groups = v1(root);
+    let with = |values| {
+        let path = groups.layout.pod(QosClass::Guaranteed, &PodUid::new("1-2"));
+        groups.apply(&path, &values).unwrap();
+        let path = groups.layout.fs_path(&path);
+        ["cpu", "memory", "pids", "cpuset"].map(|c| root.join(c).join(&path).exists())
+    };
+    let shares = CgroupValues { cpu_shares: Some(2), ..CgroupValues::default() };
+    assert_eq!(with(shares), [true, false, false, false]);
+    assert_eq!(with(CgroupValues { memory_max: Some(1 << 20), ..shares }), [true, true, false, false]);
+    assert_eq!(with(VALUES), [true, true, true, false]);
+}
+
+#[test]
 fn values_that_stand_are_not_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
