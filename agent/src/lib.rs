@@ -7,6 +7,7 @@ pub mod admit;
 pub mod api;
 pub mod cgroup;
 pub mod cli;
+pub mod cluster;
 pub mod describe;
 pub mod env;
 pub mod image;

@@ -47,7 +47,7 @@ impl Check {
         let mut found = Found {
             store: Store::new(Record::new()),
             unreadable: Vec::new(),
-            rules: Rules { node_ports: self.service_node_port_range },
+            rules: Rules { node_ports: self.service_node_port_range, ..Rules::default() },
             objects: 0,
             files: 0,
         };

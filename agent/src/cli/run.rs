@@ -1,7 +1,10 @@
 //! `longshore run`.
 
 use crate::cgroup::Driver;
+use crate::cluster::node_object;
+use crate::manifest::validate::names;
 use crate::run::assemble::{self, Options};
+use crate::run::cluster;
 use crate::run::process;
 use clap::Args;
 use std::net::IpAddr;
@@ -99,6 +102,15 @@ pub struct Run {
     /// How long a call to the runtime may take; setting up a pod's sandbox has twice this
     #[arg(long, default_value = "2m", value_parser = duration, value_name = "DURATION")]
     runtime_request_timeout: Duration,
+    /// Be a node of the cluster that this kubeconfig leads to, instead of a machine without a control plane
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Labels that the node is born with: key=value,...
+    #[arg(long, value_delimiter = ',', value_parser = node_label, value_name = "KEY=VALUE", requires = "kubeconfig")]
+    node_labels: Vec<(String, String)>,
+    /// Taints that the node is born with: key=value:effect,...
+    #[arg(long, value_delimiter = ',', value_parser = taint, value_name = "KEY=VALUE:EFFECT", requires = "kubeconfig")]
+    register_with_taints: Vec<serde_json::Value>,
     /// How much to log: error, warn, info, debug, trace
     #[arg(short = 'v', long, default_value = "info", value_name = "LEVEL")]
     log_level: tracing_subscriber::filter::LevelFilter,
@@ -117,6 +129,32 @@ fn parallel_starts() -> usize {
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = longshore_dataplane::config::duration::parse(text).filter(|d| !d.is_zero());
     parsed.ok_or_else(|| format!("{text:?} is not a duration such as 2m, 1m30s or 500ms"))
+}
+
+fn node_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not key=value"))?;
+    let wrong = names::qualified(key).into_iter().chain(names::label_value(value)).map(|m| m.to_string()).next();
+    match wrong.or_else(|| node_object::refused_label(key)) {
+        Some(why) => Err(why),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn taint(text: &str) -> Result<serde_json::Value, String> {
+    let error = || format!("{text:?} is not a taint such as key=value:NoSchedule");
+    let (what, effect) = text.rsplit_once(':').ok_or_else(error)?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err(error());
+    }
+    let (key, value) = what.split_once('=').unwrap_or((what, ""));
+    if !names::qualified(key).is_empty() || !names::label_value(value).is_empty() {
+        return Err(error());
+    }
+    let mut taint = serde_json::json!({"key": key, "effect": effect});
+    if !value.is_empty() {
+        taint["value"] = value.into();
+    }
+    Ok(taint)
 }
 
 pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -164,7 +202,10 @@ impl Run {
     }
 
     fn options(self) -> Options {
+        let (labels, taints) = (self.node_labels.into_iter().collect(), self.register_with_taints);
+        let member = |file| cluster::Options { labels, taints, ..cluster::Options::new(file) };
         Options {
+            cluster: self.kubeconfig.map(member),
             manifests: self.manifests,
             runtime_endpoint: self.runtime_endpoint,
             state_dir: self.state_dir,

@@ -8,13 +8,17 @@ pub mod expand;
 pub mod fields;
 pub mod services;
 
-use crate::pod::{ConfigData, Container, EnvSource, EnvVar, Pod, Referent};
+use crate::pod::{ConfigData, Container, EnvSource, EnvVar, Pod, PodUid, Referent, TokenWish};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Where ConfigMaps and Secrets of the pod's namespace are found.
 pub trait ConfigSource {
     fn get(&self, kind: Referent, namespace: &str, name: &str) -> Option<&ConfigData>;
+    /// The token that this pod asked for, or why there is none; None: nobody here can give tokens.
+    fn token(&self, _pod: &PodUid, _wish: &TokenWish) -> Option<Result<&str, &str>> {
+        None
+    }
 }
 
 /// All that an environment is made of.

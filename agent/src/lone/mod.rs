@@ -153,23 +153,7 @@ impl Lone {
     }
 
     fn environment(&self) -> Vec<ServiceAddress> {
-        let has_address = |s: &&Arc<Service>| !s.spec.cluster_ip.is_empty() && s.spec.cluster_ip != "None";
-        let port = |p: &longshore_dataplane::wire::ServicePort| ServicePort {
-            name: p.name.clone(),
-            port: u16::try_from(p.port).unwrap_or(0),
-            protocol: match p.protocol.as_str() {
-                "UDP" => Protocol::UDP,
-                "SCTP" => Protocol::SCTP,
-                _ => Protocol::TCP,
-            },
-        };
-        let address = |s: &Arc<Service>| ServiceAddress {
-            namespace: s.metadata.namespace.clone(),
-            name: s.metadata.name.clone(),
-            cluster_ip: s.spec.cluster_ip.clone(),
-            ports: s.spec.ports.iter().map(port).collect(),
-        };
-        self.services.values().filter(has_address).map(address).collect()
+        self.services.values().filter_map(|s| announced(s)).collect()
     }
 
     /// Makes the slices of these services anew, and drops those whose service or manifest is gone.
@@ -202,4 +186,26 @@ impl Lone {
             }
         }
     }
+}
+
+/// What environments show of a service; None of one without an address.
+pub fn announced(s: &Service) -> Option<ServiceAddress> {
+    if s.spec.cluster_ip.is_empty() || s.spec.cluster_ip == "None" {
+        return None;
+    }
+    let port = |p: &longshore_dataplane::wire::ServicePort| ServicePort {
+        name: p.name.clone(),
+        port: u16::try_from(p.port).unwrap_or(0),
+        protocol: match p.protocol.as_str() {
+            "UDP" => Protocol::UDP,
+            "SCTP" => Protocol::SCTP,
+            _ => Protocol::TCP,
+        },
+    };
+    Some(ServiceAddress {
+        namespace: s.metadata.namespace.clone(),
+        name: s.metadata.name.clone(),
+        cluster_ip: s.spec.cluster_ip.clone(),
+        ports: s.spec.ports.iter().map(port).collect(),
+    })
 }

@@ -66,3 +66,26 @@ fn encoded(from: BTreeMap<String, String>, field: &str, to: &mut ConfigData, out
         }
     }
 }
+
+/// What an API server's object holds. Such an object was checked already: what this cannot read is told, and the rest
+/// of it is good.
+pub fn data(kind: Referent, v: &Value) -> Result<ConfigData, String> {
+    let w: Wire = crate::typed::read(v).map_err(|e| e.to_string())?;
+    let mut data = ConfigData { immutable: w.immutable, ..ConfigData::default() };
+    let mut faults = Faults::default();
+    match kind {
+        Referent::ConfigMap => {
+            plain(w.data, &mut data);
+            data.binary = w.binary_data.keys().cloned().collect();
+            encoded(w.binary_data, "binaryData", &mut data, &mut faults);
+        }
+        Referent::Secret => {
+            data.kind = w.kind;
+            encoded(w.data, "data", &mut data, &mut faults);
+        }
+    }
+    match faults.0.first() {
+        Some(f) => Err(format!("{}: {}", f.field, f.message)),
+        None => Ok(data),
+    }
+}

@@ -186,6 +186,9 @@ fn typed_one(mut v: Value, kind: &str, rules: &Rules, out: &mut Vec<Object>, fou
             if let Some(mut p) = typed::<Pod>(v, found) {
                 default::pod(&mut p);
                 validate::pod(&p, found);
+                if !rules.control_plane {
+                    validate::alone(&p, found);
+                }
                 out.push(Object::Pod(Box::new(p)));
             }
         }

@@ -20,6 +20,7 @@ pub mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use config::data as config_data;
 pub use kind::{complete, refusal};
 pub use problem::Problem;
 
@@ -165,11 +166,13 @@ impl Object {
 pub struct Rules {
     /// Of services, first and last.
     pub node_ports: (u16, u16),
+    /// There is one, and it issues tokens.
+    pub control_plane: bool,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { node_ports: (30000, 32767) }
+        Rules { node_ports: (30000, 32767), control_plane: false }
     }
 }
 

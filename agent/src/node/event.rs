@@ -4,7 +4,9 @@ use crate::env::services::ServiceAddress;
 use crate::node::JobId;
 use crate::node::effect::EventRecord;
 use crate::plan::{ImageState, PullProgress};
-use crate::pod::{ConfigData, Pod, PodUid, Referent};
+use crate::node::state::Token;
+use crate::pod::status::PodStatus;
+use crate::pod::{ConfigData, Pod, PodUid, Referent, TokenWish};
 use crate::time::{Mono, Wall};
 use crate::work::WorkResult;
 use longshore_cri::snapshot::ObservedPod;
@@ -46,6 +48,20 @@ pub enum Event {
         namespace: String,
         name: String,
     },
+    /// A token that the pod asked for, or why there is none.
+    Token {
+        uid: PodUid,
+        wish: TokenWish,
+        token: Token,
+    },
+    /// What the API server has of a pod. Of one that is not known yet this is where its life goes on; of one that is,
+    /// what others wrote into its status.
+    Reported {
+        uid: PodUid,
+        status: Arc<PodStatus>,
+    },
+    /// The labels of this node, whole.
+    Labels(BTreeMap<String, String>),
     /// The services that environments announce, whole.
     Services(Arc<Vec<ServiceAddress>>),
     /// A relist: every pod of the runtime that bears a kubelet's labels.

@@ -8,7 +8,7 @@ use crate::env::services::ServiceAddress;
 use crate::env::{ConfigSource, NodeFacts};
 use crate::plan::{Action, DesiredPod, Life, Plan, Step, Verdicts, backoff};
 use crate::pod::status::PodStatus;
-use crate::pod::{ConfigData, ObjectName, Pod, PodUid, Referent};
+use crate::pod::{ConfigData, ObjectName, Pod, PodUid, Referent, TokenWish};
 use crate::time::{Mono, Wall};
 use longshore_cri::snapshot::ObservedPod;
 use longshore_probes::{Machine, ProbeKind};
@@ -40,13 +40,24 @@ pub struct NodeConfig {
     pub started: Wall,
 }
 
-/// ConfigMaps and Secrets by namespace and name.
+/// ConfigMaps and Secrets by namespace and name, and tokens by pod.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigObjects(pub BTreeMap<(Referent, ObjectName), Arc<ConfigData>>);
+pub struct ConfigObjects {
+    pub config: BTreeMap<(Referent, ObjectName), Arc<ConfigData>>,
+    pub tokens: BTreeMap<(PodUid, TokenWish), Token>,
+}
+
+/// A token, or why there is none.
+pub type Token = Result<Arc<str>, Arc<str>>;
 
 impl ConfigSource for ConfigObjects {
     fn get(&self, kind: Referent, namespace: &str, name: &str) -> Option<&ConfigData> {
-        self.0.get(&(kind, ObjectName::new(namespace, name))).map(AsRef::as_ref)
+        self.config.get(&(kind, ObjectName::new(namespace, name))).map(AsRef::as_ref)
+    }
+
+    fn token(&self, pod: &PodUid, wish: &TokenWish) -> Option<Result<&str, &str>> {
+        let token = self.tokens.get(&(pod.clone(), wish.clone()))?;
+        Some(token.as_deref().map_err(AsRef::as_ref))
     }
 }
 

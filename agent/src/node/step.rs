@@ -6,7 +6,9 @@ use super::reconcile::{adopt_orphan, event, reconcile};
 use super::results;
 use super::state::{NodeState, PodEntry};
 use crate::admit;
+use crate::cluster::report;
 use crate::plan::{DesiredPod, ImageState, Life, Termination, TerminationCause};
+use crate::pod::status::PodStatus;
 use crate::pod::{ObjectName, Pod, PodUid, Referent};
 use crate::status;
 use crate::time::Now;
@@ -45,13 +47,23 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             all(s)
         }
         Event::SetConfig { kind, namespace, name, data } => {
-            s.objects.0.insert((kind, ObjectName::new(&namespace, &name)), data);
+            s.objects.config.insert((kind, ObjectName::new(&namespace, &name)), data);
             config_changed(s, kind, &namespace, &name, out)
         }
         Event::RemoveConfig { kind, namespace, name } => {
-            s.objects.0.remove(&(kind, ObjectName::new(&namespace, &name)));
+            s.objects.config.remove(&(kind, ObjectName::new(&namespace, &name)));
             config_changed(s, kind, &namespace, &name, out)
         }
+        Event::Token { uid, wish, token } => {
+            s.objects.tokens.insert((uid.clone(), wish), token);
+            read_again(s, &uid, out);
+            only(uid)
+        }
+        Event::Labels(labels) => {
+            s.facts.labels = labels;
+            BTreeSet::new()
+        }
+        Event::Reported { uid, status } => reported(s, uid, &status),
         Event::Services(list) => {
             s.services = list;
             BTreeSet::new()
@@ -160,7 +172,8 @@ fn insert(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) {
     // Nothing that was read before the pod was known speaks for it.
     e.not_before = if s.listed { now.mono } else { e.not_before };
     if let Some(status) = recovered.status {
-        e.admitted = true;
+        // One that no kubelet has begun with is as new.
+        e.admitted = status.start_time.is_some();
         e.verdicts.finished_before = status.phase.is_terminal();
         if status.phase.is_terminal() {
             e.desired.life = Life::Finished;
@@ -220,15 +233,39 @@ fn remove_pod(
 fn config_changed(s: &mut NodeState, kind: Referent, namespace: &str, name: &str, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
     let users: Vec<PodUid> = s.pods.iter().filter(|(_, e)| uses(&e.desired.pod, kind, namespace, name)).map(|(u, _)| u.clone()).collect();
     for uid in &users {
-        if let Some(e) = s.pods.get_mut(uid)
-            && matches!(e.verdicts.host, crate::plan::Host::Failed { .. })
-        {
-            // What was missing may have come.
-            e.verdicts.host = crate::plan::Host::Unknown;
-        }
-        refresh_volumes(s, uid, out);
+        read_again(s, uid, out);
     }
     users.into_iter().collect()
+}
+
+/// What this pod reads has changed.
+fn read_again(s: &mut NodeState, uid: &PodUid, out: &mut Vec<Effect>) {
+    if let Some(e) = s.pods.get_mut(uid)
+        && matches!(e.verdicts.host, crate::plan::Host::Failed { .. })
+    {
+        // What was missing may have come.
+        e.verdicts.host = crate::plan::Host::Unknown;
+    }
+    refresh_volumes(s, uid, out);
+}
+
+/// The API server's word counts where nothing of ours is newer: a pod of which nothing was written down goes on from
+/// it, and conditions that are not a kubelet's are as it says.
+fn reported(s: &mut NodeState, uid: PodUid, status: &PodStatus) -> BTreeSet<PodUid> {
+    let Some(e) = s.pods.get_mut(&uid) else {
+        s.recovered.entry(uid).or_default().status.get_or_insert_with(|| status.clone());
+        return BTreeSet::new();
+    };
+    let Some(known) = &mut e.status else { return BTreeSet::new() };
+    let theirs = |s: &PodStatus| report::foreign(s).cloned().collect::<Vec<_>>();
+    if theirs(known) == theirs(status) {
+        return BTreeSet::new();
+    }
+    let mut fresh = (**known).clone();
+    fresh.conditions.retain(|c| report::OURS.contains(&c.kind.as_str()));
+    fresh.conditions.extend(theirs(status));
+    *known = Arc::new(fresh);
+    only(uid)
 }
 
 /// Whether the pod reads this object, by volume or by environment.
@@ -363,6 +400,7 @@ fn done(
         return only(uid.clone());
     }
     let name = s.pods.remove(uid).map(|e| e.desired.pod.object_name());
+    s.objects.tokens.retain(|(pod, _), _| pod != uid);
     out.push(Effect::Forget { uid: uid.clone() });
     let Some(next) = name.and_then(|n| s.queued.remove(&n)) else { return BTreeSet::new() };
     let uid = next.uid();

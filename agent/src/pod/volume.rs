@@ -140,9 +140,34 @@ pub struct ProjectedSource {
     #[serde(rename = "downwardAPI", skip_serializing_if = "Option::is_none")]
     pub downward_api: Option<DownwardApiItems>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_account_token: Option<serde_json::Value>,
+    pub service_account_token: Option<TokenFile>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_trust_bundle: Option<serde_json::Value>,
+}
+
+/// A token of the pod's service account, in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TokenFile {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub audience: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiration_seconds: Option<i64>,
+    pub path: String,
+}
+
+/// What makes two tokens of one pod different ones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenWish {
+    /// Empty: the API server's own.
+    pub audience: Box<str>,
+    pub seconds: i64,
+}
+
+impl TokenFile {
+    pub fn wish(&self) -> TokenWish {
+        TokenWish { audience: self.audience.as_str().into(), seconds: self.expiration_seconds.unwrap_or(3600) }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +195,11 @@ pub struct ImageVolume {
 }
 
 impl Volume {
+    /// The tokens that this volume shows.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenWish> {
+        self.projected.iter().flat_map(|p| &p.sources).filter_map(|s| s.service_account_token.as_ref().map(TokenFile::wish))
+    }
+
     /// Names of the ConfigMaps and Secrets that this volume reads, with whether each may be absent.
     pub fn references(&self) -> Vec<(Referent, &str, bool)> {
         let mut out = Vec::new();

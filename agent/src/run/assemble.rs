@@ -1,12 +1,12 @@
 //! The one place where the pieces are made and joined.
 
 use super::api::auth::Credentials;
-use super::api::node_object::{self, About};
-use super::api::persist::Journal;
+use super::api::node_object;
+use super::api::persist::{Files, Journal};
 use super::api::{self, Api, Door, Show};
 use super::cgroup_fs::{CgroupFs, Version};
 use super::dns::Dns;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, PodListener};
 use super::events::Recorder;
 use super::executor::Executor;
 use super::housekeeping::Housekeeping;
@@ -23,8 +23,9 @@ use super::sources::door;
 use super::sources::manifests::{Manifests, Tell};
 use super::state_dir::StateDir;
 use super::stats::{Places, Reader};
-use super::{clock, lookout, tunables};
+use super::{clock, cluster, lookout, machine, tunables};
 use crate::cgroup::{CgroupValues, Driver, Layout, values};
+use crate::cluster::node_object::About;
 use crate::env::NodeFacts;
 use crate::lone::Lone;
 use crate::lone::addresses::{ParseRangeError, Range, Ranges};
@@ -83,6 +84,8 @@ pub struct Options {
     pub parallel_starts: usize,
     /// Of a call to the runtime.
     pub request_timeout: Duration,
+    /// None: this machine has no control plane.
+    pub cluster: Option<cluster::Options>,
 }
 
 const QUEUE: usize = 1024;
@@ -117,6 +120,8 @@ pub enum AssembleError {
     Api(#[from] super::api::config::ConfigError),
     #[error(transparent)]
     Port(#[from] super::port::lone::LoneError),
+    #[error(transparent)]
+    Client(#[from] super::client::ClientError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -142,20 +147,26 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let (ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
     let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
-    let dataplane = Dataplane::start(dataplane_config(&o, &node_ips)?)?;
+    let dataplane = Rc::new(Dataplane::start(dataplane_config(&o, &node_ips)?)?);
     // A kernel that lacks the mode has got another.
     ProxySettings { mode: dataplane.status().mode.into(), ..settings(&o) }.write(&o.run_dir);
-    // Packets to addresses of services that are none must not leave the machine.
-    dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr {
-        spec: ServiceCidrSpec { cidrs: o.service_cidrs.clone() },
-        ..ServiceCidr::default()
-    })));
-    let rules = crate::manifest::Rules { node_ports: o.node_ports };
+    if o.cluster.is_none() {
+        // Packets to addresses of services that are none must not leave the machine.
+        let spec = ServiceCidrSpec { cidrs: o.service_cidrs.clone() };
+        dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr { spec, ..ServiceCidr::default() })));
+    }
+    let rules = crate::manifest::Rules { node_ports: o.node_ports, ..crate::manifest::Rules::default() };
     let (files, wishes) = door::door();
+    let files: Rc<dyn Files> = match &o.cluster {
+        None => Rc::new(files),
+        Some(member) => Rc::new(cluster::Elsewhere { server: super::client::read(&member.kubeconfig)?.server.url() }),
+    };
     let show = Show::new(start_api(&o, &rules, files)?, &o.node_name);
-    let services = Rc::new(Services::new(lone, Some(dataplane), &o.state_dir, to.clone(), Some(show.clone())));
+    let services = Rc::new(Services::new(lone, Some(dataplane.clone()), &o.state_dir, to.clone(), Some(show.clone())));
     tokio::task::spawn_local(services.clone().record_events());
-    start_dns(&o, &services, &node_ips).await?;
+    if o.cluster.is_none() {
+        start_dns(&o, &services, &node_ips).await?;
+    }
     let observer = Observer::new(client.clone(), exited);
     let lanes = Lanes::default();
     let housekeeping = Housekeeping {
@@ -169,7 +180,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     };
     tokio::task::spawn_local(housekeeping.run());
     let executor = Executor { client: client.clone(), observer: observer.clone(), cgroups, lanes, state: state.clone() };
-    let changes = Rc::new(Changes::default());
+    let changes: Rc<Changes> = Rc::default();
     let (listener, _place) = server::listen(&o.run_dir)?;
     let programmed = services.clone();
     let programmed = async move {
@@ -181,7 +192,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     };
     tokio::task::spawn_local(process::report(ask.clone(), programmed));
     tokio::task::spawn_local(process::trim());
-    let ask_node = ask.clone();
+    let (ask_node, ask_health) = (ask.clone(), ask.clone());
     let server = Server {
         ask,
         services: services.clone(),
@@ -193,13 +204,24 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     show.api().set_node(Rc::new(server.clone()));
     tokio::task::spawn_local(api::serve(show.api().clone(), Door::Unix(listener)));
     let port = o.kubelet_address.map_or(0, |a| a.port());
-    let about = About { facts: facts.clone(), runtime: runtime_version, started: clock::now().wall, port };
-    tokio::task::spawn_local(node_object::keep(show.clone(), ask_node, about));
+    let info = machine::info(&runtime_version, &facts.architecture);
+    let about = About { facts: facts.clone(), info, port, disk: machine::disk(&o.root_dir), ..About::default() };
     open_door(&o, show.api()).await?;
     let probes = Rc::new(super::prober::Counts::default());
     if let Some(address) = o.kubelet_address {
         let with = PortParts { api: show.api().clone(), server, stats, probes: probes.clone() };
         super::port::lone::open(&o, address, with).await?;
+    }
+    let mut listeners: Vec<Rc<dyn PodListener>> = vec![changes, show.clone()];
+    match &o.cluster {
+        None => {
+            listeners.insert(0, services.clone());
+            tokio::task::spawn_local(node_object::keep(show.clone(), ask_node, about));
+        }
+        Some(member) => {
+            let parts = cluster::Parts { to: to.clone(), ask: ask_health, runtime: client.clone(), about, dataplane: Some(dataplane) };
+            listeners.extend(cluster::join(member, parts)?);
+        }
     }
     let event_loop = EventLoop {
         node: NodeState::new(config, facts, recovered),
@@ -209,7 +231,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         images: Images::new(client.clone(), 1, to.clone()),
         runner: Runner::new(executor, to.clone(), o.parallel_starts),
         state,
-        listeners: vec![services.clone(), changes, show.clone()],
+        listeners,
         events,
         to_self: to.clone(),
         questions,
@@ -221,15 +243,17 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     tokio::task::spawn_local(lookout::relist(observer.clone(), to.clone()));
     tokio::task::spawn_local(lookout::exits(client.clone(), observer, exits, to.clone()));
     tokio::task::spawn_local(lookout::events(client, to.clone()));
-    let directory = Manifests::new(o.manifests.clone(), &o.state_dir, rules);
-    let set_services = Box::new(move |list, slices| services.set_objects(list, slices));
-    tokio::task::spawn_local(directory.run(Tell { to: to.clone(), set_services, show: Some(show) }, wishes));
+    if o.cluster.is_none() {
+        let directory = Manifests::new(o.manifests.clone(), &o.state_dir, rules);
+        let set_services = Box::new(move |list, slices| services.set_objects(list, slices));
+        tokio::task::spawn_local(directory.run(Tell { to: to.clone(), set_services, show: Some(show) }, wishes));
+    }
     event_loop.run().await;
     Ok(())
 }
 
 /// The API of this node, without its doors.
-fn start_api(o: &Options, rules: &crate::manifest::Rules, files: door::Door) -> Result<Rc<Api>, AssembleError> {
+fn start_api(o: &Options, rules: &crate::manifest::Rules, files: Rc<dyn Files>) -> Result<Rc<Api>, AssembleError> {
     let roles = match &o.api_roles {
         Some(path) => super::api::config::roles(path)?,
         None => crate::api::access::Roles::default(),
@@ -240,7 +264,7 @@ fn start_api(o: &Options, rules: &crate::manifest::Rules, files: door::Door) -> 
         roles,
         credentials: Credentials::default(),
         state: Some(Journal::open(&o.state_dir.join("api.jsonl"))?),
-        files: Some(Rc::new(files)),
+        files: Some(files),
         node: None,
         limits: api::Limits::default(),
     };

@@ -6,7 +6,9 @@
 pub mod api;
 pub mod assemble;
 pub mod cgroup_fs;
+pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod dns;
 pub mod event_loop;
 pub mod events;
@@ -17,6 +19,7 @@ pub mod housekeeping;
 pub mod images;
 pub mod lanes;
 pub mod lookout;
+pub mod machine;
 pub mod observe;
 pub mod prober;
 pub mod port;

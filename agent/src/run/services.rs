@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 pub struct Services {
     lone: RefCell<Lone>,
-    dataplane: Option<Dataplane>,
+    dataplane: Option<Rc<Dataplane>>,
     record: PathBuf,
     to_node: mpsc::Sender<Event>,
     /// Services of the node itself, with their slices.
@@ -49,7 +49,7 @@ pub fn given(state_dir: &Path) -> BTreeMap<String, Given> {
 impl Services {
     pub fn new(
         lone: Lone,
-        dataplane: Option<Dataplane>,
+        dataplane: Option<Rc<Dataplane>>,
         state_dir: &Path,
         to_node: mpsc::Sender<Event>,
         show: Option<Rc<Show>>,
@@ -92,7 +92,7 @@ impl Services {
     }
 
     pub fn dataplane(&self) -> Option<&Dataplane> {
-        self.dataplane.as_ref()
+        self.dataplane.as_deref()
     }
 
     fn carry_out(&self, out: Vec<Output>) {
@@ -133,7 +133,7 @@ impl Services {
 
     /// What the service proxy tells users goes to the node's recorder, for as long as there is a proxy.
     pub async fn record_events(self: Rc<Self>) {
-        let Some(events) = self.dataplane.as_ref().map(Dataplane::events) else { return };
+        let Some(events) = self.dataplane().map(Dataplane::events) else { return };
         loop {
             let told = events.next().await;
             self.send(Event::Proxy(Box::new(self.record(told))));

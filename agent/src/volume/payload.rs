@@ -2,7 +2,9 @@
 
 use super::{File, Medium};
 use crate::env::{ConfigError, fields};
-use crate::pod::{ConfigData, Container, DownwardApiFile, EmptyDir, KeyToPath, Pod, ProjectedVolume, Referent, Volume, resources};
+use crate::pod::{
+    ConfigData, Container, DownwardApiFile, EmptyDir, KeyToPath, Pod, ProjectedVolume, Referent, TokenFile, Volume, resources,
+};
 use crate::quantity::Quantity;
 use crate::work::Context;
 use crate::work::container::env_context;
@@ -82,8 +84,8 @@ fn projected(ctx: &Context<'_>, p: &ProjectedVolume, out: &mut Files) -> Result<
         if let Some(d) = &s.downward_api {
             take(downward(ctx, &d.items, p.default_mode, out));
         }
-        if s.service_account_token.is_some() {
-            take(Err(ConfigError::Other("service account tokens need a control plane; this node has none".into())));
+        if let Some(t) = &s.service_account_token {
+            take(token(ctx, t, p.default_mode, out));
         }
         if s.cluster_trust_bundle.is_some() {
             take(Err(ConfigError::Other("cluster trust bundles need a control plane; this node has none".into())));
@@ -93,6 +95,19 @@ fn projected(ctx: &Context<'_>, p: &ProjectedVolume, out: &mut Files) -> Result<
         0 => Ok(()),
         1 => Err(errors.remove(0)),
         _ => Err(ConfigError::Other(format!("[{}]", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))),
+    }
+}
+
+fn token(ctx: &Context<'_>, t: &TokenFile, mode: u32, out: &mut Files) -> Result<(), ConfigError> {
+    // Whoever has the volume's group can read it; without one it is as the volume says.
+    let mode = if ctx.pod.spec.security_context.fs_group.is_some() { 0o600 } else { mode };
+    match ctx.objects.token(&ctx.pod.uid(), &t.wish()) {
+        Some(Ok(token)) => {
+            out.insert(t.path.clone(), File { bytes: token.as_bytes().into(), mode });
+            Ok(())
+        }
+        Some(Err(why)) => Err(ConfigError::Other(format!("failed to fetch token: {why}"))),
+        None => Err(ConfigError::Other("service account tokens need a control plane; this node has none".into())),
     }
 }
 

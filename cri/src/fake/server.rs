@@ -288,6 +288,8 @@ fn reap(mut child: Child) {
     child.wait().expect("it is our child");
 }
 
+const MAX_MESSAGE: usize = 16 << 20;
+
 async fn accept(shared: Arc<Shared>, listener: UnixListener) {
     let service = super::service::Service::new(shared.clone());
     let incoming = futures_util::stream::unfold(listener, |listener| async {
@@ -299,8 +301,10 @@ async fn accept(shared: Arc<Shared>, listener: UnixListener) {
         lock(&shared.connections).push(stream.as_fd().try_clone_to_owned()?);
         Ok::<_, io::Error>(stream)
     });
+    // As large as containerd takes and gives.
+    let runtime = RuntimeServiceServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     let served = tonic::transport::Server::builder()
-        .add_service(RuntimeServiceServer::new(service.clone()))
+        .add_service(runtime)
         .add_service(ImageServiceServer::new(service))
         .serve_with_incoming(incoming);
     served.await.expect("the stream of connections never fails");

@@ -4,7 +4,7 @@
 
 use super::daemon::{Options, binary};
 use super::net::Namespace;
-use super::{Daemon, Home};
+use super::{ControlPlane, Daemon, Home};
 use anyhow::{Context, Result};
 use longshore_cri::fake::{FakeRuntime, Model, Options as FakeOptions};
 use serde_json::Value;
@@ -52,6 +52,26 @@ pub struct Said {
 impl FakeNode {
     /// Starts a runtime as `script` leaves it, and a daemon on it.
     pub fn start(options: Options, runtime_options: FakeOptions, script: impl FnOnce(&mut Model)) -> Result<FakeNode> {
+        FakeNode::with(runtime_options, script, |_, _| Ok(options))
+    }
+
+    /// The same as a member of a cluster.
+    pub fn join(options: Options, runtime_options: FakeOptions, script: impl FnOnce(&mut Model)) -> Result<(ControlPlane, FakeNode)> {
+        let mut plane = None;
+        let node = FakeNode::with(runtime_options, script, |home, namespace| {
+            let plane = plane.insert(ControlPlane::start(home, namespace, &options.node_name)?);
+            let mut options = options;
+            options.arguments.extend(["--kubeconfig".to_owned(), plane.kubeconfig.to_string_lossy().into_owned()]);
+            Ok(options)
+        })?;
+        Ok((plane.context("made above")?, node))
+    }
+
+    fn with(
+        runtime_options: FakeOptions,
+        script: impl FnOnce(&mut Model),
+        options: impl FnOnce(&Home, &Namespace) -> Result<Options>,
+    ) -> Result<FakeNode> {
         let home = Home::new()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -68,6 +88,7 @@ impl FakeNode {
             let _ = runtime.block_on(stopped);
         });
         let namespace = Namespace::create(&home, "node")?;
+        let options = options(&home, &namespace)?;
         let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), options)?;
         daemon.launch()?;
         Ok(FakeNode { daemon, namespace, fake, runtime: handle, _thread: Thread(Some(stop), Some(thread)), _home: home })

@@ -9,6 +9,7 @@ pub mod client;
 pub mod cni;
 pub mod containerd;
 mod containerd_config;
+pub mod control_plane;
 pub mod daemon;
 pub mod fake_node;
 pub mod home;
@@ -25,6 +26,7 @@ pub mod wait;
 
 pub use cni::PodNetwork;
 pub use containerd::Containerd;
+pub use control_plane::ControlPlane;
 pub use daemon::Daemon;
 pub use fake_node::FakeNode;
 pub use home::Home;

@@ -100,7 +100,7 @@ fn services_keep_to_the_rules() {
         told(&service("ports: [{port: 80}]").replace("name: s", "name: 0s"))[0]
             .contains("metadata.name: Invalid value: \"0s\": a DNS-1035 label must")
     );
-    let rules = Rules { node_ports: (80, 90) };
+    let rules = Rules { node_ports: (80, 90), ..Rules::default() };
     assert_eq!(read("f", &service("type: NodePort, ports: [{port: 80, nodePort: 80}]"), &rules).problems, []);
 }
 

@@ -16,6 +16,6 @@ mod service;
 pub mod slice;
 mod volume;
 
-pub use pod::pod;
+pub use pod::{alone, pod};
 pub use service::service;
 pub use slice::slice;

@@ -8,6 +8,11 @@ use std::collections::BTreeSet;
 /// The most that the API gives activeDeadlineSeconds.
 const MOST_SECONDS: i64 = i32::MAX as i64;
 
+/// What a machine without a control plane cannot do for a pod.
+pub fn alone(p: &Pod, out: &mut Faults) {
+    volume::alone(&p.spec.volumes, &Path::root("spec").child("volumes"), out);
+}
+
 pub fn pod(p: &Pod, out: &mut Faults) {
     let m = &p.metadata;
     meta::check(&m.name, &m.generate_name, &m.namespace, &m.labels, &m.annotations, names::subdomain, out);

@@ -3,7 +3,7 @@
 use super::probe::OneOf;
 use super::{environment, names};
 use crate::manifest::problem::{Faults, Path};
-use crate::pod::{DownwardApiFile, EmptyDir, HostPath, ImageVolume, KeyToPath, ProjectedSource, ProjectedVolume, Volume};
+use crate::pod::{DownwardApiFile, EmptyDir, HostPath, ImageVolume, KeyToPath, ProjectedSource, ProjectedVolume, TokenFile, Volume};
 use std::collections::BTreeSet;
 
 const HOST_PATH_TYPES: &[&str] = &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
@@ -140,14 +140,38 @@ fn projection(s: &ProjectedSource, path: &Path, out: &mut Faults) {
         });
     }
     one.take(s.downward_api.as_ref(), "downwardAPI", |d, path, out| files(&d.items, path, out));
-    one.take(s.service_account_token.as_ref(), "serviceAccountToken", |_, path, out| {
-        out.forbidden(path, "a node without a control plane has nobody who issues tokens");
-    });
+    one.take(s.service_account_token.as_ref(), "serviceAccountToken", token);
     one.take(s.cluster_trust_bundle.as_ref(), "clusterTrustBundle", |_, path, out| {
         out.forbidden(path, "a node without a control plane has no trust bundles: use a ConfigMap");
     });
     if !one.seen {
         out.required(path, "must specify a volume source");
+    }
+}
+
+fn token(t: &TokenFile, path: &Path, out: &mut Faults) {
+    if t.path.is_empty() {
+        out.required(&path.child("path"), "");
+    } else {
+        environment::relative(&t.path, &path.child("path"), out);
+    }
+    match t.expiration_seconds {
+        Some(s) if s < 600 => out.invalid_number(&path.child("expirationSeconds"), s, "may not specify a duration less than 10 minutes"),
+        Some(s) if s > 1 << 32 => {
+            out.invalid_number(&path.child("expirationSeconds"), s, "may not specify a duration larger than 2^32 seconds")
+        }
+        _ => {}
+    }
+}
+
+/// What a machine without a control plane cannot give.
+pub fn alone(volumes: &[Volume], path: &Path, out: &mut Faults) {
+    for (i, v) in volumes.iter().enumerate() {
+        let sources = path.index(i).child("projected").child("sources");
+        for (n, _) in v.projected.iter().flat_map(|p| &p.sources).enumerate().filter(|(_, s)| s.service_account_token.is_some()) {
+            let path = sources.index(n).child("serviceAccountToken");
+            out.forbidden(&path, "a node without a control plane has nobody who issues tokens");
+        }
     }
 }
 

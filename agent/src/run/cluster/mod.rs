@@ -1,0 +1,132 @@
+//! This node as a member of a cluster: what the API server wants of it comes in, what is so goes back.
+//!
+//! Owns the tasks that watch and report, over one connection. Decides nothing: that is `crate::cluster` and the node
+//! itself. A server that is away is waited for; what runs here runs on. Tests: `agent/tests/cluster`,
+//! `tests/tests/process_cluster.rs`.
+
+mod config;
+mod elsewhere;
+mod events;
+mod lease;
+mod node;
+mod pods;
+mod reflector;
+mod services;
+mod status;
+mod tokens;
+
+use crate::cluster::node_object::About;
+use crate::node::Event;
+use crate::run::client::{self, Client, ClientError};
+use crate::run::event_loop::{PodListener, Question};
+use config::ConfigWatches;
+pub use elsewhere::Elsewhere;
+use longshore_cri::client::Client as Runtime;
+use longshore_dataplane::Dataplane;
+use pods::{Forward, Pods, Remotes, Source};
+use reflector::{What, follow};
+use serde_json::Value;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Told by the watch and not yet taken.
+const QUEUE: usize = 64;
+
+/// How this node is a member.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub kubeconfig: PathBuf,
+    /// `kubeAPIQPS`, `kubeAPIBurst`
+    pub qps: f64,
+    pub burst: u32,
+    /// `eventRecordQPS`, `eventBurst`
+    pub event_qps: f64,
+    pub event_burst: u32,
+    pub register: bool,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Value>,
+    pub provider_id: String,
+    pub update: Duration,
+    pub report: Duration,
+}
+
+impl Options {
+    /// As a kubelet has it by default.
+    pub fn new(kubeconfig: PathBuf) -> Options {
+        Options {
+            kubeconfig,
+            qps: 50.0,
+            burst: 100,
+            event_qps: 50.0,
+            event_burst: 100,
+            register: true,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            provider_id: String::new(),
+            update: Duration::from_secs(10),
+            report: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What it needs of the daemon.
+pub struct Parts {
+    pub to: mpsc::Sender<Event>,
+    pub ask: mpsc::Sender<Question>,
+    pub runtime: Runtime,
+    pub about: About,
+    pub dataplane: Option<Rc<Dataplane>>,
+}
+
+/// Joins the cluster. Returns who wants to hear of pods and events.
+pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, ClientError> {
+    let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, parts.about.facts.architecture);
+    let client = Client::open(&client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent })?;
+    let name = parts.about.facts.name.clone();
+    let (news, reports) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+    let known = Rc::new(Cell::new(false));
+    let services = services::Services::new(parts.dataplane, parts.to.clone(), known.clone(), news.clone());
+    services.start(&client);
+    let (there, uid) = (Rc::new(RefCell::new(Value::Null)), Rc::new(RefCell::new(None)));
+    let watch = node::Watch {
+        name: name.clone(),
+        to: parts.to.clone(),
+        there: there.clone(),
+        uid: uid.clone(),
+        services,
+        runtime: parts.runtime.clone(),
+        cordoned: None,
+        ranges: Vec::new(),
+    };
+    tokio::task::spawn_local(follow(client.clone(), What::named("/api/v1/nodes", &name), watch));
+    tokio::task::spawn_local(lease::keep(client.clone(), name.clone(), uid.clone()));
+    let about = About { labels: o.labels.clone(), taints: o.taints.clone(), provider_id: o.provider_id.clone(), ..parts.about };
+    let cadence = node::Cadence { update: o.update, report: o.report };
+    let (to, ask) = (parts.to.clone(), parts.ask);
+    let own = node::Node { client: client.clone(), runtime: parts.runtime, about, cadence, ask, to, there, uid, register: o.register };
+    tokio::task::spawn_local(own.run());
+    let remotes = Rc::new(RefCell::new(Remotes::default()));
+    let pods = Pods {
+        remotes: remotes.clone(),
+        config: ConfigWatches::new(client.clone(), parts.to.clone(), news.clone()),
+        tokens: Rc::new(tokens::Tokens::new(client.clone(), parts.to.clone(), news.clone())),
+        services: known,
+        to: parts.to,
+        reports: reports.clone(),
+        news,
+        source: Source::Unread,
+    };
+    let (told, from) = mpsc::channel(QUEUE);
+    let bound = What::all("/api/v1/pods").select("fieldSelector", &format!("spec.nodeName={name}"));
+    tokio::task::spawn_local(follow(client.clone(), bound, Forward(told)));
+    tokio::task::spawn_local(pods.run(from));
+    let reporter = status::Reporter::new(client.clone(), remotes, reports);
+    tokio::task::spawn_local(reporter.clone().run());
+    let events = events::Events::new(client, &name, o.event_qps, o.event_burst);
+    tokio::task::spawn_local(events.clone().run());
+    Ok(vec![reporter, events])
+}
