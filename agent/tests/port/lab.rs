@@ -70,8 +70,13 @@ impl Reviews for Staff {
             "t-reader" => Some(User::new("scraper", &["readers"])),
             _ => None,
         };
-        let away = self.away.get();
-        Box::pin(async move { if away { Err(ReviewError("away".into())) } else { Ok(TokenAnswer { user, audiences: Vec::new() }) } })
+        let (away, slow) = (self.away.get(), self.slow.get());
+        Box::pin(async move {
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            if away { Err(ReviewError("away".into())) } else { Ok(TokenAnswer { user, audiences: Vec::new() }) }
+        })
     }
 
     fn access(&self, user: User, a: Attributes) -> LocalBoxFuture<'static, Result<AccessAnswer, ReviewError>> {

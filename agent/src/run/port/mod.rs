@@ -134,6 +134,7 @@ pub async fn start(parts: Parts) -> Result<Rc<Port>, PortError> {
         let listener = TcpListener::bind(address).await.map_err(|source| PortError::Listen { address, source })?;
         tracing::info!(%address, ?face, "the kubelet's port is served");
         let serving = port.serving.clone();
+        #[allow(clippy::arc_with_non_send_sync, reason = "a door takes an Arc; all of this stays on one thread")]
         let door = match face {
             Face::Main => Door::Tls(listener, Arc::new(move || serving.config())),
             Face::ReadOnly | Face::Health => Door::Plain(listener),
