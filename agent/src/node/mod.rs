@@ -11,8 +11,8 @@
 //! | statuses | `status`, after each change | the state directory (times, readiness), the rest computed |
 //! | ConfigMaps, Secrets, Services | the manifests source | the directory |
 //!
-//! Must never do I/O or keep a second copy of anything for display. Tests: `node/tests.rs`, and the laws
-//! in `node/simulator.rs`.
+//! Must never do I/O or keep a second copy of anything for display. Tests: `node/reported_tests.rs`, and the laws
+//! in `node/simulator`.
 
 pub mod effect;
 pub mod event;
@@ -20,6 +20,8 @@ pub mod orphan;
 pub mod probing;
 pub mod reconcile;
 pub mod results;
+#[cfg(test)]
+mod reported_tests;
 #[cfg(test)]
 mod simulator;
 pub mod state;
