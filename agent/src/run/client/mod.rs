@@ -173,11 +173,8 @@ impl Client {
         let within = ask.urgent.unwrap_or(PATIENCE);
         let mut again = 0;
         loop {
-            if ask.urgent.is_none() {
-                self.turn().await;
-            }
             let answered = tokio::time::timeout(within, async {
-                let response = self.answer(&ask).await?;
+                let response = self.answer(&ask, ask.urgent.is_none()).await?;
                 let later = later(&response);
                 let status = response.status();
                 let body = Limited::new(response.into_body(), LARGEST).collect().await;
@@ -202,7 +199,7 @@ impl Client {
     pub async fn watch(&self, path: &str) -> Result<Frames, ClientError> {
         let ask = Ask::get(path);
         let what = ask.what();
-        let response = tokio::time::timeout(PATIENCE, self.answer(&ask)).await;
+        let response = tokio::time::timeout(PATIENCE, self.answer(&ask, false)).await;
         let response = response.map_err(|_| ClientError::Late { what: what.clone(), within: PATIENCE })??;
         let status = response.status();
         if !status.is_success() {
@@ -226,7 +223,12 @@ impl Client {
     }
 
     /// Sends it over the connection, which is made where there is none; credentials that are refused are got anew once.
-    async fn answer(&self, ask: &Ask<'_>) -> Result<Response<Incoming>, ClientError> {
+    /// Only what can be sent waits for its turn: a server that is away must not use up the turns of when it is back.
+    async fn answer(&self, ask: &Ask<'_>, in_turn: bool) -> Result<Response<Incoming>, ClientError> {
+        self.0.connection.link(&self.0.credentials).await?;
+        if in_turn {
+            self.turn().await;
+        }
         let mut renewed = false;
         loop {
             let (link, serial) = self.0.connection.link(&self.0.credentials).await?;

@@ -70,6 +70,7 @@ impl Node {
         let began = Instant::now();
         let mut inventory = (Health::default(), None::<Instant>);
         let mut told: Option<(Instant, Duration)> = None;
+        let mut trouble = Trouble { backoff: Backoff::new(RETRY, RETRY_AT_MOST), said: String::new() };
         loop {
             if inventory.1.is_none_or(|at| at.elapsed() >= INVENTORY) {
                 inventory = (self.inventory(&inventory.0).await, Some(Instant::now()));
@@ -82,7 +83,7 @@ impl Node {
             let turned = node_object::is_ready(&before) != node_object::is_ready(&is);
             let since = told.map_or(Duration::MAX, |(at, _)| at.elapsed());
             let due = turned || (differs && since >= self.cadence.update) || told.is_none_or(|(at, period)| at.elapsed() >= period);
-            if due && self.patch(&is).await {
+            if due && self.patch(&is, &mut trouble).await {
                 if turned {
                     self.turned(&is);
                 }
@@ -140,18 +141,24 @@ impl Node {
         *self.there.borrow_mut() = node;
     }
 
-    async fn patch(&self, is: &Value) -> bool {
+    async fn patch(&self, is: &Value, trouble: &mut Trouble) -> bool {
         let path = format!("{}/status", self.path());
         let ask = Ask::send(Method::PATCH, &path, STRATEGIC, &node_object::patch(is));
         match self.client.ask(ask.urgent(Duration::from_secs(10))).await {
             Ok(node) => {
                 self.there(node);
+                trouble.backoff.reset();
+                trouble.said.clear();
                 true
             }
             Err(e) if e.is_outage() => false,
             Err(error) => {
-                tracing::warn!(%error, "the status of this node could not be told; trying again");
-                tokio::time::sleep(stretched(RETRY, 1.0, chance())).await;
+                let why = error.to_string();
+                if trouble.said != why {
+                    tracing::warn!(error = %why, "the status of this node could not be told; trying again");
+                    trouble.said = why;
+                }
+                tokio::time::sleep(trouble.backoff.next(chance())).await;
                 false
             }
         }
@@ -189,6 +196,12 @@ impl Node {
         }
         health
     }
+}
+
+/// The status cannot be told: what was said of it last, and how long to wait.
+struct Trouble {
+    backoff: Backoff,
+    said: String,
 }
 
 fn about_node(name: &str, reason: &'static str, message: String, warning: bool) -> Event {

@@ -65,7 +65,7 @@ pub async fn follow(client: Client, what: What, mut consumer: impl Consumer) {
             outcome = Err(Fault::Told(Trouble::NoStreams));
         }
         let wait = match &outcome {
-            Ok(()) if began.elapsed() >= USEFUL || !matches!(asked, Ask::Watch { .. }) => {
+            Ok(()) if began.elapsed() >= USEFUL || matches!(asked, Ask::List { .. }) => {
                 backoff.reset();
                 in_trouble = false;
                 Duration::ZERO
