@@ -13,11 +13,12 @@ BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 export LONGSHORE_BINARY ?= $(BUILT)/longshore
 
 # Which integration tests make up which tier: by crate, and in tests/ by the first word of the name.
-names = $(sort $(basename $(notdir $(wildcard $(1)))))
-PROCESS := $(call names,agent/tests/*.rs cri/tests/*.rs probes/tests/*.rs tests/tests/process_*.rs)
-NAMESPACES := $(call names,dataplane/tests/*.rs tests/tests/namespaces_*.rs)
-RUNTIME := $(call names,tests/tests/runtime_*.rs)
-KERNELS := $(call names,tests/tests/kernel_*.rs)
+# A test is a file, or a directory with a main.rs.
+names = $(sort $(basename $(notdir $(wildcard $(addsuffix .rs,$(1))) $(patsubst %/main.rs,%,$(wildcard $(addsuffix /main.rs,$(1)))))))
+PROCESS := $(call names,agent/tests/* cri/tests/* probes/tests/* tests/tests/process_*)
+NAMESPACES := $(call names,dataplane/tests/* tests/tests/namespaces_*)
+RUNTIME := $(call names,tests/tests/runtime_*)
+KERNELS := $(call names,tests/tests/kernel_*)
 
 # $(call tier,LIMIT,TESTS): runs integration tests, for no longer than the limit.
 tier = $(if $(2),timeout --foreground $(1) $(CARGO) test --profile $(PROFILE) --workspace $(addprefix --test ,$(2)),\
@@ -60,15 +61,15 @@ test-build: ## compiles all tests
 	timeout --foreground 15m $(CARGO) test --profile $(PROFILE) --workspace --no-run
 
 test-pure: ## decisions, rules, conversions: needs nothing
-	timeout --foreground 4m $(CARGO) test --profile $(PROFILE) --workspace --lib --bins
+	timeout --foreground 6m $(CARGO) test --profile $(PROFILE) --workspace --lib --bins
 
 test-process: ## the real loop against a runtime in memory: needs root, for a network of its own
 	@tests/setup/packages.sh namespaces
-	$(call tier,4m,$(PROCESS))
+	$(call tier,6m,$(PROCESS))
 
 test-namespaces: ## real rules and real packets between network namespaces: needs root
 	@tests/setup/packages.sh namespaces
-	$(call tier,5m,$(NAMESPACES))
+	$(call tier,7m,$(NAMESPACES))
 
 test-runtime: ## real pods on containerd 1.6 and 2.x: needs root
 	@tests/setup/packages.sh runtime namespaces
