@@ -8,7 +8,7 @@ use longshore_tests::lab::{Home, cni, image};
 use std::path::Path;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(400);
 
 /// All that a run might leave: links, addresses, routes, rules, settings, modules' list, files, mounts,
 /// processes of the runtime.
@@ -112,7 +112,7 @@ fn classes_have_their_groups_limits_and_scores_and_die_in_their_order() -> Resul
         export LONGSHORE_BINARY={daemon}
         mkdir -p /etc/sysctl.d /etc/modules-load.d /run/netns /run/containerd/s /var/lib
         {lab} up --sandbox --manifests {} >/tmp/up 2>&1 &
-        for second in $(seq 150); do grep -q 'Ctrl-C ends it' /tmp/up && break; sleep 1; done
+        for second in $(seq 300); do grep -q 'Ctrl-C ends it' /tmp/up && break; sleep 1; done
         grep -q 'Ctrl-C ends it' /tmp/up || cat /tmp/up
         cd $(find /sys/fs/cgroup -type d -name kubepods)
         scores() {{ for p in $(cat $1/*/cgroup.procs); do tr '\\0' ' ' </proc/$p/cmdline | grep -q eat-memory && cat /proc/$p/oom_score_adj; done; }}

@@ -38,7 +38,7 @@ const DAEMON_SYSCTLS: [&str; 9] = [
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
 ];
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_secs(240);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What to bring up.
