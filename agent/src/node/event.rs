@@ -3,8 +3,8 @@
 use crate::env::services::ServiceAddress;
 use crate::node::JobId;
 use crate::node::effect::EventRecord;
-use crate::plan::{ImageState, PullProgress};
 use crate::node::state::Token;
+use crate::plan::{ImageState, PullProgress};
 use crate::pod::status::PodStatus;
 use crate::pod::{ConfigData, Pod, PodUid, Referent, TokenWish};
 use crate::time::{Mono, Wall};

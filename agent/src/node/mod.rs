@@ -19,9 +19,9 @@ pub mod event;
 pub mod orphan;
 pub mod probing;
 pub mod reconcile;
-pub mod results;
 #[cfg(test)]
 mod reported_tests;
+pub mod results;
 #[cfg(test)]
 mod simulator;
 pub mod state;

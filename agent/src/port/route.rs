@@ -210,7 +210,8 @@ mod tests {
     }
 
     /// Method, path, what answers, verb, and the subresources of which one is needed.
-    const CASES: &[(&str, &str, Option<Endpoint>, &str, &[&str])] = &[
+    type Case = (&'static str, &'static str, Option<Endpoint>, &'static str, &'static [&'static str]);
+    const CASES: &[Case] = &[
         ("GET", "/healthz", Some(Endpoint::Health), "get", &["healthz", "proxy"]),
         ("GET", "/healthz/syncloop", Some(Endpoint::Health), "get", &["healthz", "proxy"]),
         ("GET", "/pods", Some(Endpoint::Pods), "get", &["pods", "proxy"]),

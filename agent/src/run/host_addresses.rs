@@ -64,7 +64,7 @@ fn default_link_v6(routes: &str) -> Option<&str> {
 }
 
 /// The name of the link in the line of least metric; `of` says the metric, and in which field the name stands.
-fn least<'a>(routes: &'a str, of: impl Fn(&str) -> Option<(u32, usize)>) -> Option<&'a str> {
+fn least(routes: &str, of: impl Fn(&str) -> Option<(u32, usize)>) -> Option<&str> {
     let lines = routes.lines().filter_map(|line| of(line).map(|(metric, field)| (metric, line.split_whitespace().nth(field))));
     lines.min_by_key(|(metric, _)| *metric).and_then(|(_, link)| link)
 }

@@ -64,7 +64,7 @@ pub enum ClientError {
     #[error("the answer to {what} is larger than {LARGEST} bytes, or broke off")]
     Large { what: String },
     #[error("{what}: {}", failure.message)]
-    Refused { what: String, failure: Failure },
+    Refused { what: String, failure: Box<Failure> },
     #[error("the answer to {what} cannot be read: {source}")]
     Answer { what: String, source: serde_json::Error },
     #[error("credentials by {command}: {why}")]
@@ -293,12 +293,12 @@ fn parse(what: &str, body: &[u8]) -> Result<Value, ClientError> {
 }
 
 /// What a server says that refuses; some stand behind proxies that know no Status.
-fn failure(status: StatusCode, body: &[u8]) -> Failure {
+fn failure(status: StatusCode, body: &[u8]) -> Box<Failure> {
     let told = typed::read_text::<Failure>(body).ok().filter(|f| !f.message.is_empty());
     let mut failure = told.unwrap_or_else(|| {
         let text = String::from_utf8_lossy(&body[..body.len().min(1024)]).trim().to_owned();
         Failure::new(status.as_u16(), "", if text.is_empty() { status.to_string() } else { text })
     });
     failure.code = status.as_u16();
-    failure
+    Box::new(failure)
 }
