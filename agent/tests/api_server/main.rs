@@ -12,5 +12,7 @@ mod lists;
 mod server;
 mod signing;
 mod tls;
+#[path = "../tls_client/mod.rs"]
+mod tls_client;
 mod watchers;
 mod writes;

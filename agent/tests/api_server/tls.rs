@@ -8,9 +8,6 @@ use longshore::api::access::MASTERS;
 use longshore::run::api::pki::{Identity, Pki};
 use longshore::run::api::{Door, Parts, serve};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub struct Port {
@@ -48,21 +44,7 @@ pub fn with_port(mut parts: Parts, test: impl AsyncFnOnce(&Port)) {
 impl Port {
     /// `authority` is whom the client takes the server's certificate from.
     async fn connect(&self, authority: &str, own: Option<&Identity>, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
-        let mut config = match own {
-            Some(own) => {
-                let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
-                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap()).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+        super::tls_client::connect(self.address, authority, own, protocol).await
     }
 
     async fn send(&self, own: Option<&Identity>, request: hyper::Request<Full<Bytes>>) -> Result<Answer, String> {

@@ -25,9 +25,6 @@ use longshore::run::services::Services;
 use longshore::run::stats::{Places, Reader};
 use longshore_cri::client;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -39,7 +36,6 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Nothing here takes so long; a test that hangs fails.
@@ -229,21 +225,7 @@ impl Port {
 
     /// The same, believing in this authority.
     pub async fn trusting(&self, authority: &str, own: Option<&Identity>, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
-        let mut config = match own {
-            Some(own) => {
-                let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
-                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap()).unwrap()
-            }
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+        super::tls_client::connect(self.address, authority, own, protocol).await
     }
 
     pub async fn ask(&self, who: &Who, method: &str, path: &str) -> Answer {

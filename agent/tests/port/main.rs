@@ -7,3 +7,5 @@ mod certificates;
 mod lab;
 mod lessons;
 mod table;
+#[path = "../tls_client/mod.rs"]
+mod tls_client;

@@ -1,11 +1,10 @@
 //! What the start of many pods costs the daemon in CPU, as its own code and as calls to the kernel, and nothing else:
 //! for work on that figure, in a minute.
 
-use super::{PATIENCE, all_at_once, line, median, ms, number};
+use super::{all_at_once, line, median, ms, none_left, number};
 use anyhow::{Context, Result};
 use longshore_tests::lab::daemon::Options;
-use longshore_tests::lab::wait::wait_for;
-use longshore_tests::lab::{Daemon, Lab, pods};
+use longshore_tests::lab::{Daemon, Lab};
 use procfs::process::Process;
 use std::time::Duration;
 
@@ -23,10 +22,7 @@ pub fn measure(lab: &Lab, count: usize) -> Result<()> {
     let (mut user, mut system, mut both) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..number("LONGSHORE_BENCH_ROUNDS").unwrap_or(ROUNDS) {
         if round > 0 {
-            daemon.remove("many.yaml")?;
-            wait_for("the pods are gone", PATIENCE, || -> Result<_> {
-                Ok(pods::observe(&lab.containerd.socket())?.is_empty().then_some(()))
-            })?;
+            none_left(lab, &daemon)?;
             daemon.stop()?;
             daemon.launch()?;
         }

@@ -80,16 +80,19 @@ fn measure(lab: &Lab, daemon: &mut Daemon, count: usize, floor: Floor) -> Result
     restart(lab, daemon, count)
 }
 
+/// Ends the pods of the round before.
+fn none_left(lab: &Lab, daemon: &Daemon) -> Result<()> {
+    daemon.remove("many.yaml")?;
+    wait_for("the pods are gone", PATIENCE, || -> Result<_> { Ok(pods::observe(&lab.containerd.socket())?.is_empty().then_some(())) })
+}
+
 /// All pods at once, by the daemon and by bare calls in turn: the machine is never the one it was a minute ago. File
 /// systems remember what was deleted, neighbours come and go. Leaves the daemon's last pods running.
 fn many(lab: &Lab, daemon: &mut Daemon, count: usize, lanes: usize) -> Result<()> {
     let (mut ours, mut floors, mut middles, mut cpu) = (Duration::ZERO, Duration::ZERO, Duration::ZERO, Vec::new());
     for round in 0..ROUNDS {
         if round > 0 {
-            daemon.remove("many.yaml")?;
-            wait_for("the pods are gone", PATIENCE, || -> Result<_> {
-                Ok(pods::observe(&lab.containerd.socket())?.is_empty().then_some(()))
-            })?;
+            none_left(lab, daemon)?;
         }
         // It would take these pods for what an earlier life of its own left, and end them.
         daemon.stop()?;

@@ -76,10 +76,6 @@ impl Connection {
         }
     }
 
-    pub fn made(&self) -> u64 {
-        self.made.get()
-    }
-
     pub fn drop_link(&self) {
         drop(self.link.take());
     }

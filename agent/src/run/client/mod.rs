@@ -162,11 +162,6 @@ impl Client {
         self.0.connection.drop_link();
     }
 
-    /// How many connections were made so far.
-    pub fn connections(&self) -> u64 {
-        self.0.connection.made()
-    }
-
     /// Asks, and reads the answer.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Value, ClientError> {
         let what = ask.what();
@@ -272,12 +267,10 @@ pub fn read(path: &Path) -> Result<Kubeconfig, ClientError> {
     Ok(kubeconfig::settle(path, &text)?)
 }
 
-/// A number between 0 and 1, of no other quality than that two nodes do not have the same.
+/// A number between 0 and 1.
 pub fn chance() -> f64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-    let chance = bits as f64 / (1u64 << 53) as f64;
+    let chance = (crate::run::api::seed() >> 11) as f64 / (1u64 << 53) as f64;
     chance
 }
 

@@ -87,7 +87,7 @@ pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, Clien
     let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, parts.about.facts.architecture);
     let client = Client::open(&client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent })?;
     let name = parts.about.facts.name.clone();
-    let (news, reports) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
+    let news = Rc::new(Notify::new());
     let known = Rc::new(Cell::new(false));
     let services = services::Services::new(parts.dataplane, parts.to.clone(), known.clone(), news.clone());
     services.start(&client);
@@ -110,13 +110,14 @@ pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, Clien
     let own = node::Node { client: client.clone(), runtime: parts.runtime, about, cadence, ask, to, there, uid, register: o.register };
     tokio::task::spawn_local(own.run());
     let remotes = Rc::new(RefCell::new(Remotes::default()));
+    let reporter = status::Reporter::new(client.clone(), remotes.clone());
     let pods = Pods {
-        remotes: remotes.clone(),
+        remotes,
         config: ConfigWatches::new(client.clone(), parts.to.clone(), news.clone()),
-        tokens: Rc::new(tokens::Tokens::new(client.clone(), parts.to.clone(), news.clone())),
+        tokens: tokens::Tokens::new(client.clone(), parts.to.clone(), news.clone()),
         services: known,
         to: parts.to,
-        reports: reports.clone(),
+        reporter: reporter.clone(),
         news,
         source: Source::Unread,
     };
@@ -124,7 +125,6 @@ pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, Clien
     let bound = What::all("/api/v1/pods").select("fieldSelector", &format!("spec.nodeName={name}"));
     tokio::task::spawn_local(follow(client.clone(), bound, Forward(told)));
     tokio::task::spawn_local(pods.run(from));
-    let reporter = status::Reporter::new(client.clone(), remotes, reports);
     tokio::task::spawn_local(reporter.clone().run());
     let events = events::Events::new(client, &name, o.event_qps, o.event_burst);
     tokio::task::spawn_local(events.clone().run());

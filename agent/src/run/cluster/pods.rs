@@ -6,6 +6,7 @@
 
 use super::config::ConfigWatches;
 use super::reflector::Consumer;
+use super::status::Reporter;
 use super::tokens::Tokens;
 use crate::api::object::PodObject;
 use crate::cluster::reflect::{Key, Told};
@@ -31,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const SOURCE: &str = "kubernetes.io/config.source";
 const SEEN: &str = "kubernetes.io/config.seen";
 /// It only shows a pod that comes from elsewhere.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod as the server has it.
 pub struct Remote {
@@ -75,12 +76,11 @@ impl Remotes {
 pub struct Pods {
     pub remotes: Rc<RefCell<Remotes>>,
     pub config: ConfigWatches,
-    pub tokens: Rc<Tokens>,
+    pub tokens: Tokens,
     /// The services were read once: environments can be made.
     pub services: Rc<Cell<bool>>,
     pub to: mpsc::Sender<Event>,
-    /// Something of the server's was told: a report may be due.
-    pub reports: Rc<Notify>,
+    pub reporter: Rc<Reporter>,
     /// Something that a pod may wait for is known.
     pub news: Rc<Notify>,
     pub source: Source,
@@ -142,8 +142,9 @@ impl Pods {
     }
 
     async fn set(&self, mut object: Value) {
-        let status = object.as_object_mut().and_then(|o| o.remove("status")).unwrap_or_default();
-        let read = crate::typed::read::<PodObject>(&object).and_then(|o| Ok((o, crate::typed::read::<PodStatus>(&status_of(&status))?)));
+        let status = object.as_object_mut().and_then(|o| o.remove("status")).filter(|s| !s.is_null());
+        let status = status.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let read = crate::typed::read::<PodObject>(&object).and_then(|o| Ok((o, crate::typed::read::<PodStatus>(&status)?)));
         let (object, known) = match read {
             Ok(read) => read,
             Err(wrong) => {
@@ -177,7 +178,7 @@ impl Pods {
         };
         self.send(self.config.need(&uid, &pod)).await;
         self.tokens.need(&uid, &pod);
-        self.reports.notify_one();
+        self.reporter.look(&uid);
         // It goes to the node with what it is then.
         if !with_node {
             return;
@@ -217,6 +218,7 @@ impl Pods {
             removed
         };
         let Some(removed) = removed else { return };
+        self.reporter.forget(uid);
         if removed.stage == Stage::WithNode {
             self.send([Event::RemovePod(uid.clone())]).await;
         }
@@ -245,7 +247,7 @@ impl Pods {
                 r.stage = Stage::WithNode;
                 (r.pod.clone(), r.status.clone(), r.ends)
             };
-            let known = crate::typed::read::<PodStatus>(&status_of(&status)).unwrap_or_default();
+            let known = crate::typed::read::<PodStatus>(&status).unwrap_or_default();
             let mut events = vec![Event::Reported { uid: uid.clone(), status: Arc::new(known) }, Event::SetPod(pod)];
             events.extend(ends.map(|grace| Event::EndPod { uid, grace }));
             self.send(events).await;
@@ -255,10 +257,6 @@ impl Pods {
             self.send([Event::SourcesReady]).await;
         }
     }
-}
-
-fn status_of(v: &Value) -> Value {
-    if v.is_null() { Value::Object(serde_json::Map::new()) } else { v.clone() }
 }
 
 /// Brings what a watch tells to the one who takes it.

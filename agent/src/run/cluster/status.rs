@@ -40,10 +40,8 @@ pub struct Reporter {
     client: Client,
     remotes: Rc<RefCell<Remotes>>,
     pending: RefCell<Pending>,
-    /// Something of the node's changed.
+    /// There is something to look at.
     changed: Notify,
-    /// Something of the server's changed.
-    reports: Rc<Notify>,
 }
 
 /// What to do about a pod.
@@ -54,41 +52,46 @@ enum Due {
 }
 
 impl Reporter {
-    pub fn new(client: Client, remotes: Rc<RefCell<Remotes>>, reports: Rc<Notify>) -> Rc<Reporter> {
-        Rc::new(Reporter { client, remotes, pending: RefCell::default(), changed: Notify::new(), reports })
+    pub fn new(client: Client, remotes: Rc<RefCell<Remotes>>) -> Rc<Reporter> {
+        Rc::new(Reporter { client, remotes, pending: RefCell::default(), changed: Notify::new() })
+    }
+
+    /// The server told of this pod: it may not have what is so.
+    pub fn look(&self, uid: &PodUid) {
+        self.pending.borrow_mut().dirty.insert(uid.clone());
+        self.changed.notify_one();
+    }
+
+    /// The server has it no more.
+    pub fn forget(&self, uid: &PodUid) {
+        let mut p = self.pending.borrow_mut();
+        if p.over.remove(uid) {
+            p.statuses.remove(uid);
+        }
     }
 
     pub async fn run(self: Rc<Self>) {
         loop {
             let all = tokio::select! {
                 () = self.changed.notified() => false,
-                () = self.reports.notified() => true,
                 () = tokio::time::sleep(PASS) => true,
             };
-            let due = self.due(all);
-            for uid in due {
+            for uid in self.due(all) {
                 tokio::task::spawn_local(self.clone().report(uid));
             }
         }
     }
 
-    /// Those that are to be looked at now; each is busy from here on.
+    /// Those that are to be looked at now; each is busy from here on. One that is busy already is looked at again when
+    /// its request is done.
     fn due(&self, all: bool) -> Vec<PodUid> {
         let mut p = self.pending.borrow_mut();
         if all {
-            let remotes = self.remotes.borrow();
-            let Pending { statuses, over, .. } = &mut *p;
-            over.retain(|uid| remotes.pods.contains_key(uid) || statuses.remove(uid).is_none());
-            over.retain(|uid| remotes.pods.contains_key(uid));
+            p.dirty.extend(self.remotes.borrow().pods.keys().cloned());
         }
-        let dirty = std::mem::take(&mut p.dirty);
-        let every = if all { self.remotes.borrow().pods.keys().cloned().collect() } else { BTreeSet::new() };
-        let due: Vec<PodUid> = dirty.union(&every).filter(|uid| !p.busy.contains(*uid)).cloned().collect();
-        // A pod that is busy is looked at again when its request is done.
-        let later: Vec<PodUid> = dirty.into_iter().filter(|uid| p.busy.contains(uid)).collect();
-        p.dirty.extend(later);
-        let due: Vec<PodUid> = due.into_iter().filter(|uid| !matches!(self.what(&p, uid), Due::Nothing)).collect();
-        p.busy.extend(due.iter().cloned());
+        let Pending { dirty, busy, .. } = &mut *p;
+        let due: Vec<PodUid> = dirty.extract_if(.., |uid| !busy.contains(uid)).collect();
+        busy.extend(due.iter().cloned());
         due
     }
 
