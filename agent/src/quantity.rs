@@ -21,6 +21,12 @@ pub struct ParseQuantityError {
     text: String,
 }
 
+/// Bytes with the largest binary suffix that divides them, as resource.BinarySI does.
+pub fn binary(n: i128) -> String {
+    let largest = ["Ti", "Gi", "Mi", "Ki"].iter().zip([40, 30, 20, 10]).find(|(_, bits)| n != 0 && n % (1 << bits) == 0);
+    largest.map_or_else(|| n.to_string(), |(suffix, bits)| format!("{}{suffix}", n / (1 << bits)))
+}
+
 impl Quantity {
     pub fn parse(text: &str) -> Result<Quantity, ParseQuantityError> {
         let error = || ParseQuantityError { text: text.to_owned() };
@@ -37,16 +43,9 @@ impl Quantity {
         Quantity { nanos: i128::from(n) * (NANO / 1000), text: text.into() }
     }
 
-    /// Bytes printed with the largest binary suffix that divides them, as resource.BinarySI does.
+    /// Bytes, printed as [`binary`] does.
     pub fn from_bytes(n: i64) -> Quantity {
-        let mut text = n.to_string();
-        for (i, suffix) in ["Ki", "Mi", "Gi", "Ti"].iter().enumerate() {
-            let unit = 1_i64 << (10 * (i + 1));
-            if n != 0 && n % unit == 0 {
-                text = format!("{}{suffix}", n / unit);
-            }
-        }
-        Quantity { nanos: i128::from(n) * NANO, text: text.into() }
+        Quantity { nanos: i128::from(n) * NANO, text: binary(i128::from(n)).into() }
     }
 
     /// Whole units, rounded up (as `Quantity.Value()` does).

@@ -76,6 +76,7 @@ fn summary(e: &PodEntry, now: Now) -> String {
                 TerminationCause::Deleted => "its manifest is gone",
                 TerminationCause::Replaced => "its manifest changed in a way that a running pod cannot follow",
                 TerminationCause::DeadlineExceeded => "it ran longer than activeDeadlineSeconds",
+                TerminationCause::Preempted => "a critical pod needs its room",
                 TerminationCause::Completed => "its containers are done",
             };
             let left = if left.is_zero() { "its grace is over".to_owned() } else { format!("{} of its grace left", whole(left)) };

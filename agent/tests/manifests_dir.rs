@@ -5,6 +5,7 @@ use longshore::manifest::Rules;
 use longshore::node::Event;
 use longshore::pod::Pod;
 use longshore::run::sources::manifests::{Manifests, Problems, Tell};
+use longshore::run::sources::ready::Ready;
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,8 +57,9 @@ impl Node {
         let set = move |list: Vec<Arc<longshore_dataplane::wire::Service>>, _| {
             services.borrow_mut().push(Told::Services(list.iter().map(|s| s.metadata.name.clone()).collect()));
         };
-        let run =
-            tokio::task::spawn_local(source.run(Tell { to, set_services: Box::new(set), show: None }, tokio::sync::mpsc::channel(1).1));
+        let ready = Ready::new(1, to.clone());
+        let tell = Tell { to, set_services: Box::new(set), show: None, ready };
+        let run = tokio::task::spawn_local(source.run(tell, tokio::sync::mpsc::channel(1).1));
         let listen = tokio::task::spawn_local(async move {
             while let Some(e) = events.recv().await {
                 log.borrow_mut().push(match e {

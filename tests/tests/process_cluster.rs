@@ -1,11 +1,13 @@
 //! The whole daemon as a member of a cluster, against the API over TLS.
 
 use anyhow::{Context, Result, ensure};
+use longshore::run::api::pki::Pki;
 use longshore_cri::error::Verb;
 use longshore_cri::fake::Options as FakeOptions;
 use longshore_tests::lab::client::{Request, http_on};
 use longshore_tests::lab::control_plane::{ControlPlane, Line};
 use longshore_tests::lab::daemon::Options;
+use longshore_tests::lab::kubelet_port::KubeletPort;
 use longshore_tests::lab::{FakeNode, wait_until};
 use serde_json::{Value, json};
 use std::net::{TcpListener, TcpStream};
@@ -253,5 +255,45 @@ fn what_is_written_to_the_nodes_own_socket_belongs_to_the_api_server() -> Result
     };
     let answer = http_on(&node.daemon.socket(), &request, SOON)?;
     ensure!(answer.status == 405 && answer.text().contains("API server, https://127.0.0.1:6444"), "{}", answer.text());
+    Ok(())
+}
+
+#[test]
+fn the_port_of_a_member_asks_the_api_server_who_somebody_is_and_what_he_may() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("config.yaml");
+    let (plane, node) = FakeNode::join_with(
+        Options::default(),
+        FakeOptions::default(),
+        |_| {},
+        |plane, o| {
+            let ca = plane.pki.join("ca.crt");
+            std::fs::write(&config, format!("authentication: {{ x509: {{ clientCAFile: {} }} }}\n", ca.display()))?;
+            o.arguments.extend(["--kubelet-config".to_owned(), config.to_string_lossy().into_owned()]);
+            Ok(())
+        },
+    )?;
+    let object = plane.wait(NODE, "the node is ready", is_ready)?;
+    ensure!(object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250, "{object:#}");
+    plane.bind("web", "lab", one())?;
+    plane.wait(&pod("web"), "it runs", is_running)?;
+    let pki = Pki::open(&plane.pki)?;
+    let day = Duration::from_secs(24 * 3600);
+    let as_member =
+        |name: &str, groups: &[&str]| KubeletPort::of_member(&node.daemon, &node.namespace, Some(&pki.client(name, groups, day)?));
+    let pods: Value = serde_json::from_str(&as_member("kube-apiserver", &["system:masters"])?.get("/pods")?)?;
+    ensure!(pods["items"][0]["metadata"]["name"] == "web", "{pods:#}");
+    let refused = as_member("mallory", &[])?.ask("GET", "/metrics", b"")?;
+    ensure!(refused.status == 403 && refused.text().contains("mallory"), "{}", refused.text());
+    let nobody = || KubeletPort::of_member(&node.daemon, &node.namespace, None);
+    ensure!(nobody()?.ask("GET", "/pods", b"")?.status == 401);
+    ensure!(nobody()?.and_token("wrong").ask("GET", "/pods", b"")?.status == 401);
+    // The server knows this token; its owner may do nothing here.
+    plane.create("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "robot"}}))?;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+    let token = plane.create("/api/v1/namespaces/default/serviceaccounts/robot/token", &request)?;
+    let robot = nobody()?.and_token(token["status"]["token"].as_str().context("a token")?);
+    let refused = robot.ask("GET", "/pods", b"")?;
+    ensure!(refused.status == 403 && refused.text().contains("system:serviceaccount:default:robot"), "{}", refused.text());
     Ok(())
 }

@@ -1,80 +1,111 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-//! Whether this node takes a pod (specification of the kubelet, 1.5): the checks that make sense without
-//! an API server. The first failure is the reason. Tests: in this file.
+//! Whether this node takes a pod (specification of the kubelet, 1.5). The first failure is the reason; a critical pod
+//! that lacks nothing but room is taken, and others have to go. Tests: `tests.rs`.
+
+mod affinity;
+mod fit;
+mod preempt;
+#[cfg(test)]
+mod tests;
+
+pub use affinity::Taint;
 
 use crate::env::NodeFacts;
 use crate::node::state::NodeConfig;
-use crate::pod::resources::{Amounts, NANO, requests};
-use crate::pod::{ContainerPort, Pod};
+use crate::pod::{ContainerPort, Pod, PodUid};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    pub reason: &'static str,
+    pub reason: String,
     pub message: String,
 }
 
+impl Rejection {
+    fn new(reason: impl Into<String>, message: impl Into<String>) -> Rejection {
+        Rejection { reason: reason.into(), message: message.into() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Admitted,
+    Rejected(Rejection),
+    /// It is taken when these have ended.
+    Preempts(Vec<PodUid>),
+}
+
 fn reject(reason: &'static str, message: impl Into<String>) -> Result<(), Rejection> {
-    Err(Rejection { reason, message: message.into() })
+    Err(Rejection::new(reason, message))
 }
 
 /// `active` are the pods that this node took already and that are not over.
-pub fn admit<'a>(pod: &Pod, active: impl Iterator<Item = &'a Pod>, node: &NodeFacts, config: &NodeConfig) -> Result<(), Rejection> {
+pub fn admit<'a>(pod: &Pod, active: impl Iterator<Item = &'a Pod>, node: &NodeFacts, config: &NodeConfig) -> Admission {
     let active: Vec<&Pod> = active.collect();
-    sysctls(pod, config)?;
+    if let Err(r) = sysctls(pod, config).and_then(|()| same_system(pod, node)) {
+        return Admission::Rejected(r);
+    }
+    let short = fit::shortages(pod, &active, node, config.max_pods);
+    let others = misfit(pod, &active, node);
+    match (short.first(), others) {
+        (None, None) => Admission::Admitted,
+        (_, Some(r)) if short.is_empty() || pod.is_critical() => Admission::Rejected(r),
+        (Some(_), None) if pod.is_critical() => match preempt::victims(pod, &active, &short) {
+            Ok(victims) => Admission::Preempts(victims.into_iter().map(Pod::uid).collect()),
+            Err(left) => Admission::Rejected(Rejection::new(
+                "UnexpectedAdmissionError",
+                format!(
+                    "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: {left}"
+                ),
+            )),
+        },
+        (Some(s), _) => Admission::Rejected(s.rejection()),
+        (None, Some(r)) => Admission::Rejected(r),
+    }
+}
+
+fn same_system(pod: &Pod, node: &NodeFacts) -> Result<(), Rejection> {
+    const OS: &str = "kubernetes.io/os";
+    if pod.metadata.labels.get(OS).is_some_and(|os| node_label(node, OS).as_deref() != Some(os.as_str())) {
+        return reject(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        );
+    }
     if pod.spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return reject("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
-    }
-    fits(pod, &active, node, config)?;
-    if !pod.spec.node_name.is_empty() && pod.spec.node_name != node.name {
-        return reject("NodeName", "Predicate NodeName failed: node(s) didn't match the requested node name");
-    }
-    let selects = |(k, v): (&String, &String)| node_label(node, k).as_deref() == Some(v.as_str());
-    if !pod.spec.node_selector.iter().all(selects) {
-        return reject("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
-    }
-    if host_ports(pod).any(|p| active.iter().flat_map(|o| host_ports(o)).any(|q| conflict(p, q))) {
-        return reject("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports");
     }
     Ok(())
 }
 
-/// Labels that every node has.
+/// Why the pod is wrong here, whatever room there is.
+fn misfit(pod: &Pod, active: &[&Pod], node: &NodeFacts) -> Option<Rejection> {
+    let predicate = |name: &str, why: &str| Some(Rejection::new(name, format!("Predicate {name} failed: node(s) {why}")));
+    if !affinity::selects(pod, &node.name, &|key| node_label(node, key)) {
+        return predicate("NodeAffinity", "didn't match Pod's node affinity/selector");
+    }
+    if !pod.spec.node_name.is_empty() && pod.spec.node_name != node.name {
+        return predicate("NodeName", "didn't match the requested node name");
+    }
+    if host_ports(pod).any(|p| active.iter().flat_map(|o| host_ports(o)).any(|q| conflict(p, q))) {
+        return predicate("NodePorts", "didn't have free ports for the requested pod ports");
+    }
+    if !pod.is_static() && affinity::is_driven_off(pod, &node.taints) {
+        return predicate("TaintToleration", "had taints that the pod didn't tolerate");
+    }
+    None
+}
+
+/// A label of the node; those that every node has are there before anybody has set them.
 fn node_label(node: &NodeFacts, key: &str) -> Option<String> {
+    if let Some(set) = node.labels.get(key) {
+        return Some(set.clone());
+    }
     Some(match key {
         "kubernetes.io/hostname" => node.name.clone(),
         "kubernetes.io/os" | "beta.kubernetes.io/os" => "linux".into(),
         "kubernetes.io/arch" | "beta.kubernetes.io/arch" => node.architecture.clone(),
-        other => return node.labels.get(other).cloned(),
+        _ => return None,
     })
-}
-
-fn fits(pod: &Pod, active: &[&Pod], node: &NodeFacts, config: &NodeConfig) -> Result<(), Rejection> {
-    if active.len() >= config.max_pods {
-        let (used, capacity) = (active.len(), config.max_pods);
-        return reject("OutOfpods", format!("Node didn't have enough resource: pods, requested: 1, used: {used}, capacity: {capacity}"));
-    }
-    let mut used = Amounts::new();
-    for p in active {
-        for (k, n) in requests(p) {
-            *used.entry(k).or_default() += n;
-        }
-    }
-    for (name, reason) in [("cpu", "OutOfcpu"), ("memory", "OutOfmemory"), ("ephemeral-storage", "OutOfephemeral-storage")] {
-        let Some(capacity) = node.allocatable.get(name) else { continue };
-        let wanted = requests(pod).get(name).copied().unwrap_or(0);
-        let taken = used.get(name).copied().unwrap_or(0);
-        if wanted > 0 && wanted + taken > *capacity {
-            let unit = if name == "cpu" { NANO / 1000 } else { NANO };
-            let text = format!(
-                "Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
-                wanted / unit,
-                taken / unit,
-                capacity / unit
-            );
-            return reject(reason, text);
-        }
-    }
-    Ok(())
 }
 
 fn host_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {

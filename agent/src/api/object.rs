@@ -132,7 +132,7 @@ pub fn event(e: &EventRecord, at: Occurrence, node: &str) -> Vec<u8> {
     let object = EventObject {
         metadata,
         involved_object,
-        reason: e.reason.into(),
+        reason: e.reason.clone().into_owned(),
         message: e.message.clone(),
         source: Source { component: e.component.into(), host: node.into() },
         first_timestamp: Some(at.first.truncated()),
@@ -180,7 +180,7 @@ mod tests {
             uid: "1".into(),
             field_path: "spec.containers{c}".into(),
             warning: true,
-            reason: "BackOff",
+            reason: "BackOff".into(),
             message: "m".into(),
         };
         let at = Occurrence { first: Wall::from_seconds(1), last: Wall::from_seconds(9), count: 3, serial: 1 };

@@ -24,6 +24,9 @@ pub struct Run {
     /// Directory of manifests: the pods, services and configuration that this machine runs
     #[arg(long, default_value = "/etc/longshore/manifests", value_name = "DIR")]
     manifests: PathBuf,
+    /// Static pods, as a kubelet takes them: a directory or a file
+    #[arg(long, value_name = "PATH")]
+    static_pod_path: Option<PathBuf>,
     /// Socket of the container runtime (CRI v1)
     #[arg(long, default_value = "unix:///run/containerd/containerd.sock", value_name = "SOCKET")]
     runtime_endpoint: String,
@@ -75,11 +78,12 @@ pub struct Run {
     /// Who may do what through the API: admin, viewer and node, each a list of user:NAME and group:NAME
     #[arg(long, value_name = "FILE")]
     api_role_file: Option<PathBuf>,
-    /// Serve the kubelet's own port here, over TLS: 0.0.0.0:10250; and its health on 127.0.0.1:10248
+    /// Serve the kubelet's own port here, over TLS, and its health on 127.0.0.1:10248; in a cluster 0.0.0.0:10250 unless
+    /// it is set
     #[arg(long, value_name = "IP:PORT")]
     kubelet_bind_address: Option<std::net::SocketAddr>,
     /// More about that port: its fields of a KubeletConfiguration
-    #[arg(long, value_name = "FILE", requires = "kubelet_bind_address")]
+    #[arg(long, value_name = "FILE")]
     kubelet_config: Option<PathBuf>,
     /// Domain of service names
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
@@ -207,6 +211,8 @@ impl Run {
         Options {
             cluster: self.kubeconfig.map(member),
             manifests: self.manifests,
+            static_pods: self.static_pod_path,
+            static_pods_period: Duration::from_secs(20),
             runtime_endpoint: self.runtime_endpoint,
             state_dir: self.state_dir,
             root_dir: self.root_dir,

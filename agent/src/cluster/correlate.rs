@@ -6,6 +6,7 @@
 use super::pace::Limit;
 use crate::node::effect::EventRecord;
 use crate::time::{Mono, Now, Wall};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ const PER_SECOND: f64 = 1.0 / 300.0;
 const MOST: usize = 4096;
 
 /// Everything that makes two events the same one, but for the text.
-type Subject = (String, String, String, String, &'static str, bool, &'static str, String);
+type Subject = (String, String, String, String, &'static str, bool, Cow<'static, str>, String);
 
 fn subject(e: &EventRecord) -> Subject {
-    (e.kind.clone(), e.namespace.clone(), e.name.clone(), e.uid.clone(), e.component, e.warning, e.reason, e.field_path.clone())
+    (e.kind.clone(), e.namespace.clone(), e.name.clone(), e.uid.clone(), e.component, e.warning, e.reason.clone(), e.field_path.clone())
 }
 
 /// An event as it is to be told.
@@ -119,7 +120,7 @@ mod tests {
             component: "kubelet",
             field_path: String::new(),
             warning: true,
-            reason: "BackOff",
+            reason: "BackOff".into(),
             message,
         }
     }

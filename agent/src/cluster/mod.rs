@@ -6,6 +6,7 @@
 
 pub mod correlate;
 pub mod kubeconfig;
+pub mod mirror;
 pub mod node_object;
 pub mod pace;
 pub mod references;

@@ -4,6 +4,7 @@
 //! Tests: at the end of this file.
 
 use crate::env::NodeFacts;
+use crate::quantity::binary;
 use crate::time::Wall;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -19,8 +20,6 @@ pub struct About {
     pub info: Map<String, Value>,
     /// Where the kubelet's own port is; 0: nowhere.
     pub port: u16,
-    /// Bytes of the file system of the pods.
-    pub disk: u64,
     /// `--node-labels`, and taints that a node is born with.
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Value>,
@@ -57,19 +56,15 @@ pub struct Image {
 pub const IMAGES: usize = 50;
 const NAMES: usize = 5;
 
-/// Amounts as nodes tell them: cores and pods by number, memory and disk in Ki and bytes.
+/// Amounts as nodes tell them: cores and pods by number, memory and disk in powers of two.
 fn amounts(about: &About) -> Map<String, Value> {
     let nano = crate::pod::resources::NANO;
     let text = |(name, amount): (&String, &i128)| {
         let whole = amount / nano;
-        let text = if name == "memory" { format!("{}Ki", whole / 1024) } else { whole.to_string() };
-        (name.clone(), Value::from(text))
+        let counted = matches!(name.as_str(), "cpu" | "pods") || name.contains('/');
+        (name.clone(), Value::from(if counted { whole.to_string() } else { binary(whole) }))
     };
-    let mut out: Map<String, Value> = about.facts.allocatable.iter().map(text).collect();
-    if about.disk > 0 {
-        out.insert("ephemeral-storage".into(), about.disk.to_string().into());
-    }
-    out
+    about.facts.allocatable.iter().map(text).collect()
 }
 
 /// Labels that a kubelet sets at every start.

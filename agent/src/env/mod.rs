@@ -42,8 +42,9 @@ pub struct NodeFacts {
     pub memory_bytes: i64,
     /// As Go names it: `amd64`, `arm64`.
     pub architecture: String,
-    /// Labels beyond those that every node has.
+    /// As an API server has them; those that every node has may be missing.
     pub labels: BTreeMap<String, String>,
+    pub taints: Vec<crate::admit::Taint>,
 }
 
 /// Why a container's configuration cannot be made. The text is the message of

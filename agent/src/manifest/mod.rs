@@ -13,6 +13,7 @@ mod endpoints;
 mod kind;
 pub mod problem;
 pub mod schema;
+pub mod static_pod;
 pub mod store;
 pub mod text;
 pub mod validate;

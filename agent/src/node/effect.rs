@@ -5,6 +5,7 @@ use crate::pod::status::PodStatus;
 use crate::time::Wall;
 use crate::work::Work;
 use longshore_probes::ProbeKind;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +93,6 @@ pub struct EventRecord {
     /// `spec.containers{web}`, or empty.
     pub field_path: String,
     pub warning: bool,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
 }

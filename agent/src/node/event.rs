@@ -1,5 +1,6 @@
 //! Everything that can happen to the node, as one enum.
 
+use crate::admit::Taint;
 use crate::env::services::ServiceAddress;
 use crate::node::JobId;
 use crate::node::effect::EventRecord;
@@ -60,8 +61,11 @@ pub enum Event {
         uid: PodUid,
         status: Arc<PodStatus>,
     },
-    /// The labels of this node, whole.
-    Labels(BTreeMap<String, String>),
+    /// What others say of this node, whole.
+    Node {
+        labels: BTreeMap<String, String>,
+        taints: Vec<Taint>,
+    },
     /// The services that environments announce, whole.
     Services(Arc<Vec<ServiceAddress>>),
     /// A relist: every pod of the runtime that bears a kubelet's labels.

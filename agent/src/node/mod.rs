@@ -17,13 +17,15 @@
 pub mod effect;
 pub mod event;
 pub mod orphan;
+#[cfg(test)]
+mod preempt_tests;
 pub mod probing;
 pub mod reconcile;
 #[cfg(test)]
 mod reported_tests;
 pub mod results;
 #[cfg(test)]
-mod simulator;
+pub(crate) mod simulator;
 pub mod state;
 mod step;
 

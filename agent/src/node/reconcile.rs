@@ -9,6 +9,7 @@ use crate::pod::{ContainerKind, Pod, PodUid, QosClass, qos_class};
 use crate::status;
 use crate::time::Now;
 use crate::work::{self, Context, Work, container, hooks, setup};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Plans the pod as often as it takes to settle what can be settled without the outside world.
@@ -287,7 +288,7 @@ pub(super) fn tell_status(s: &mut NodeState, uid: &PodUid, now: Now, out: &mut V
 }
 
 /// An Event about a pod, or about one of its containers.
-pub(super) fn event(pod: &Pod, container: Option<&str>, warning: bool, reason: &'static str, message: String) -> Effect {
+pub(super) fn event(pod: &Pod, container: Option<&str>, warning: bool, reason: impl Into<Cow<'static, str>>, message: String) -> Effect {
     let field_path = match container.filter(|c| !c.is_empty()).and_then(|c| pod.container(c)) {
         Some((ContainerKind::Init | ContainerKind::Sidecar, c)) => format!("spec.initContainers{{{}}}", c.name),
         Some((ContainerKind::Main, c)) => format!("spec.containers{{{}}}", c.name),
@@ -303,7 +304,7 @@ pub(super) fn event(pod: &Pod, container: Option<&str>, warning: bool, reason: &
         component: "kubelet",
         field_path,
         warning,
-        reason,
+        reason: reason.into(),
         message,
     }))
 }

@@ -12,7 +12,7 @@ use crate::pod::{ConfigData, ObjectName, Pod, PodUid, Referent, TokenWish};
 use crate::time::{Mono, Wall};
 use longshore_cri::snapshot::ObservedPod;
 use longshore_probes::{Machine, ProbeKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,6 +68,8 @@ pub struct NodeState {
     pub pods: BTreeMap<PodUid, PodEntry>,
     /// Pods that wait for another of their name to end.
     pub queued: BTreeMap<ObjectName, Arc<Pod>>,
+    /// Pods that wait for others to make room.
+    pub held: BTreeMap<PodUid, Held>,
     pub objects: ConfigObjects,
     pub services: Arc<Vec<ServiceAddress>>,
     /// From before the daemon started, until the pod is met.
@@ -79,6 +81,13 @@ pub struct NodeState {
     pub network_error: Option<String>,
     pub(super) next_job: u64,
     pub(super) next_order: u64,
+}
+
+/// A pod that comes when others have gone for it.
+#[derive(Debug)]
+pub struct Held {
+    pub pod: Arc<Pod>,
+    pub victims: BTreeSet<PodUid>,
 }
 
 /// One pod on this node.
@@ -131,6 +140,7 @@ impl NodeState {
             facts,
             pods: BTreeMap::new(),
             queued: BTreeMap::new(),
+            held: BTreeMap::new(),
             objects: ConfigObjects::default(),
             services: Arc::default(),
             recovered,

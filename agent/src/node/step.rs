@@ -4,8 +4,8 @@ use super::effect::{Effect, EventRecord};
 use super::event::{Event, Observation};
 use super::reconcile::{adopt_orphan, event, reconcile};
 use super::results;
-use super::state::{NodeState, PodEntry};
-use crate::admit;
+use super::state::{Held, NodeState, PodEntry};
+use crate::admit::{self, Admission};
 use crate::cluster::report;
 use crate::plan::{DesiredPod, ImageState, Life, Termination, TerminationCause};
 use crate::pod::status::PodStatus;
@@ -20,9 +20,13 @@ use std::sync::Arc;
 /// Takes in one event and says what is to be done about it.
 pub fn step(s: &mut NodeState, event: Event, now: Now) -> Vec<Effect> {
     let mut out = Vec::new();
-    let dirty = take_in(s, event, now, &mut out);
-    for uid in dirty {
-        reconcile(s, &uid, now, &mut out);
+    let mut dirty = take_in(s, event, now, &mut out);
+    while !dirty.is_empty() {
+        for uid in &dirty {
+            reconcile(s, uid, now, &mut out);
+        }
+        // Some may have ended for others that wait for their room.
+        dirty = take_room(s, now, &mut out);
     }
     out
 }
@@ -59,8 +63,8 @@ fn take_in(s: &mut NodeState, e: Event, now: Now, out: &mut Vec<Effect>) -> BTre
             read_again(s, &uid, out);
             only(uid)
         }
-        Event::Labels(labels) => {
-            s.facts.labels = labels;
+        Event::Node { labels, taints } => {
+            (s.facts.labels, s.facts.taints) = (labels, taints);
             BTreeSet::new()
         }
         Event::Reported { uid, status } => reported(s, uid, &status),
@@ -143,6 +147,10 @@ fn tick(s: &mut NodeState, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> 
 
 fn set_pod(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
     let uid = pod.uid();
+    if let Some(waiting) = s.held.get_mut(&uid) {
+        waiting.pod = pod;
+        return BTreeSet::new();
+    }
     if let Some(e) = s.pods.get_mut(&uid) {
         if matches!(&e.desired.life, Life::Terminating(t) if t.removes_the_pod()) {
             // It came back while it ends: it starts afresh when the end is done.
@@ -159,11 +167,11 @@ fn set_pod(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) ->
         s.queued.insert(name, pod);
         return others.into_iter().flat_map(|old| remove_pod(s, &old, TerminationCause::Replaced, None, now, out)).collect();
     }
-    insert(s, pod, now, out);
-    only(uid)
+    insert(s, pod, now, out)
 }
 
-fn insert(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) {
+/// Takes the pod, or says why not. Returns the pods to look at again.
+fn insert(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
     let uid = pod.uid();
     let recovered = s.recovered.remove(&uid).unwrap_or_default();
     let desired = DesiredPod { pod, life: Life::Running, limits: s.config.limits };
@@ -182,17 +190,53 @@ fn insert(s: &mut NodeState, pod: Arc<Pod>, now: Now, out: &mut Vec<Effect>) {
     }
     if !e.admitted {
         let others = s.pods.values().filter(|o| o.admitted && !o.is_over()).map(|o| &*o.desired.pod);
-        if let Err(r) = admit::admit(&e.desired.pod, others, &s.facts, &s.config) {
-            out.push(event(&e.desired.pod, None, true, r.reason, r.message.clone()));
-            let status = Arc::new(status::rejected(&e.desired.pod, r.reason, &r.message, now));
-            out.push(Effect::Status { uid: uid.clone(), status: status.clone() });
-            e.status = Some(status);
-            e.verdicts.finished_before = true;
-            e.desired.life = Life::Finished;
+        match admit::admit(&e.desired.pod, others, &s.facts, &s.config) {
+            Admission::Admitted => {}
+            Admission::Preempts(victims) => return preempt(s, e.desired.pod, victims, now, out),
+            Admission::Rejected(r) => {
+                out.push(event(&e.desired.pod, None, true, r.reason.clone(), r.message.clone()));
+                let status = Arc::new(status::rejected(&e.desired.pod, &r.reason, &r.message, now));
+                out.push(Effect::Status { uid: uid.clone(), status: status.clone() });
+                e.status = Some(status);
+                e.verdicts.finished_before = true;
+                e.desired.life = Life::Finished;
+            }
         }
         e.admitted = true;
     }
-    s.pods.insert(uid, e);
+    s.pods.insert(uid.clone(), e);
+    only(uid)
+}
+
+/// Others go for this pod, with their own grace; it comes when they have gone.
+fn preempt(s: &mut NodeState, pod: Arc<Pod>, victims: Vec<PodUid>, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
+    for e in victims.iter().filter_map(|uid| s.pods.get(uid)) {
+        out.push(event(&e.desired.pod, None, true, "Preempting", status::PREEMPTED.into()));
+    }
+    for uid in &victims {
+        if let Some(e) = s.pods.get_mut(uid)
+            && matches!(e.desired.life, Life::Running)
+        {
+            let grace = e.desired.pod.spec.termination_grace_period_seconds;
+            e.desired.life = Life::Terminating(Termination::new(now.wall, grace, TerminationCause::Preempted));
+        }
+    }
+    let victims: BTreeSet<PodUid> = victims.into_iter().collect();
+    s.held.insert(pod.uid(), Held { pod, victims: victims.clone() });
+    victims
+}
+
+/// Pods whose room is there now.
+fn take_room(s: &mut NodeState, now: Now, out: &mut Vec<Effect>) -> BTreeSet<PodUid> {
+    let gone = |s: &NodeState, uid: &PodUid| s.pods.get(uid).is_none_or(PodEntry::is_over);
+    let ready: Vec<PodUid> = s.held.iter().filter(|(_, h)| h.victims.iter().all(|v| gone(s, v))).map(|(uid, _)| uid.clone()).collect();
+    let mut dirty = BTreeSet::new();
+    for uid in ready {
+        if let Some(h) = s.held.remove(&uid) {
+            dirty.extend(insert(s, h.pod, now, out));
+        }
+    }
+    dirty
 }
 
 fn remove_pod(
@@ -204,6 +248,11 @@ fn remove_pod(
     out: &mut Vec<Effect>,
 ) -> BTreeSet<PodUid> {
     s.queued.retain(|_, p| p.uid() != *uid);
+    if s.held.remove(uid).is_some() {
+        // Nothing of it was begun.
+        out.push(Effect::Forget { uid: uid.clone() });
+        return BTreeSet::new();
+    }
     let recovered = s.recovered.get(uid).and_then(|r| r.deletion);
     let Some(e) = s.pods.get_mut(uid) else { return BTreeSet::new() };
     let own = e.desired.pod.spec.termination_grace_period_seconds;
@@ -403,9 +452,7 @@ fn done(
     s.objects.tokens.retain(|(pod, _), _| pod != uid);
     out.push(Effect::Forget { uid: uid.clone() });
     let Some(next) = name.and_then(|n| s.queued.remove(&n)) else { return BTreeSet::new() };
-    let uid = next.uid();
-    insert(s, next, now, out);
-    only(uid)
+    insert(s, next, now, out)
 }
 
 /// A pod whose definition was refused may not exist; where it does, the event is about it. What concerns no object
@@ -427,7 +474,7 @@ fn invalid(s: &NodeState, kind: String, namespace: String, pod: String, message:
         component: "kubelet",
         field_path: String::new(),
         warning: true,
-        reason: "FailedValidation",
+        reason: "FailedValidation".into(),
         message,
     }))
 }

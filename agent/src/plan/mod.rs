@@ -89,6 +89,8 @@ pub enum TerminationCause {
     Replaced,
     /// It ran longer than `activeDeadlineSeconds`.
     DeadlineExceeded,
+    /// A critical pod needs its room.
+    Preempted,
     /// Its containers have all ended; sidecars and the sandbox follow.
     Completed,
 }

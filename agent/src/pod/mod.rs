@@ -102,9 +102,15 @@ impl Pod {
         self.containers().find(|(_, c)| c.name == name)
     }
 
-    /// `priority >= 2000000000` (system-critical classes): never evicted, admitted under pressure.
+    /// A kubelet's own: it came from a file or an address of the node's configuration, not from an API server nor the
+    /// manifests directory.
+    pub fn is_static(&self) -> bool {
+        self.metadata.annotations.get("kubernetes.io/config.source").is_some_and(|s| s != "api")
+    }
+
+    /// Static, or `priority >= 2000000000` (system-critical classes): never evicted, admitted under pressure.
     pub fn is_critical(&self) -> bool {
-        self.spec.priority.is_some_and(|p| p >= 2_000_000_000)
+        self.is_static() || self.spec.priority.is_some_and(|p| p >= 2_000_000_000)
     }
 }
 

@@ -13,7 +13,7 @@ use super::housekeeping::Housekeeping;
 use super::images::Images;
 use super::lanes::Lanes;
 use super::observe::Observer;
-use super::port::lone::Lone as PortParts;
+use super::port::open::{Home, With};
 use super::process::{self, Lock};
 use super::proxy_settings::{NoRange, ProxySettings};
 use super::runner::Runner;
@@ -21,6 +21,8 @@ use super::server::{self, Changes, Server};
 use super::services::{self, Services};
 use super::sources::door;
 use super::sources::manifests::{Manifests, Tell};
+use super::sources::ready::Ready;
+use super::sources::statics::Statics;
 use super::state_dir::StateDir;
 use super::stats::{Places, Reader};
 use super::{clock, cluster, lookout, machine, tunables};
@@ -40,6 +42,7 @@ use longshore_dataplane::config::Servers;
 use longshore_dataplane::wire::{ServiceCidr, ServiceCidrSpec};
 use longshore_dataplane::{Change, Dataplane, Family};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -51,6 +54,10 @@ use tokio::sync::mpsc;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub manifests: PathBuf,
+    /// `staticPodPath`: a directory or a file of a kubelet's static pods.
+    pub static_pods: Option<PathBuf>,
+    /// `fileCheckFrequency`
+    pub static_pods_period: Duration,
     pub runtime_endpoint: String,
     pub state_dir: PathBuf,
     pub root_dir: PathBuf,
@@ -119,7 +126,7 @@ pub enum AssembleError {
     #[error(transparent)]
     Api(#[from] super::api::config::ConfigError),
     #[error(transparent)]
-    Port(#[from] super::port::lone::LoneError),
+    Port(#[from] super::port::open::OpenError),
     #[error(transparent)]
     Client(#[from] super::client::ClientError),
 }
@@ -203,24 +210,31 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     };
     show.api().set_node(Rc::new(server.clone()));
     tokio::task::spawn_local(api::serve(show.api().clone(), Door::Unix(listener)));
-    let port = o.kubelet_address.map_or(0, |a| a.port());
+    let port_config = super::port::open::settings(&o)?;
+    let port = port_config.as_ref().filter(|c| c.enable_server).map_or(0, |c| c.port);
     let info = machine::info(&runtime_version, &facts.architecture);
-    let about = About { facts: facts.clone(), info, port, disk: machine::disk(&o.root_dir), ..About::default() };
+    let about = About { facts: facts.clone(), info, port, ..About::default() };
     open_door(&o, show.api()).await?;
     let probes = Rc::new(super::prober::Counts::default());
-    if let Some(address) = o.kubelet_address {
-        let with = PortParts { api: show.api().clone(), server, stats, probes: probes.clone() };
-        super::port::lone::open(&o, address, with).await?;
+    let of_cluster = o.cluster.as_ref().map(|member| cluster::client(member, &about)).transpose()?;
+    if let Some(config) = port_config {
+        let home = match &of_cluster {
+            None => Home::Lone(show.api().clone()),
+            Some(c) => Home::Cluster(cluster::reviews(c), about.facts.host_ips.clone()),
+        };
+        super::port::open::open(&o, config, With { home, server, stats, probes: probes.clone() }).await?;
     }
+    let ready = Ready::new(1 + usize::from(o.static_pods.is_some()), to.clone());
     let mut listeners: Vec<Rc<dyn PodListener>> = vec![changes, show.clone()];
-    match &o.cluster {
+    match o.cluster.as_ref().zip(of_cluster) {
         None => {
             listeners.insert(0, services.clone());
             tokio::task::spawn_local(node_object::keep(show.clone(), ask_node, about));
         }
-        Some(member) => {
-            let parts = cluster::Parts { to: to.clone(), ask: ask_health, runtime: client.clone(), about, dataplane: Some(dataplane) };
-            listeners.extend(cluster::join(member, parts)?);
+        Some((member, of_cluster)) => {
+            let (to, ready) = (to.clone(), ready.clone());
+            let parts = cluster::Parts { to, ask: ask_health, runtime: client.clone(), about, dataplane: Some(dataplane), ready };
+            listeners.extend(cluster::join(member, of_cluster, parts));
         }
     }
     let event_loop = EventLoop {
@@ -246,7 +260,12 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     if o.cluster.is_none() {
         let directory = Manifests::new(o.manifests.clone(), &o.state_dir, rules);
         let set_services = Box::new(move |list, slices| services.set_objects(list, slices));
-        tokio::task::spawn_local(directory.run(Tell { to: to.clone(), set_services, show: Some(show) }, wishes));
+        let ready = ready.clone();
+        tokio::task::spawn_local(directory.run(Tell { to: to.clone(), set_services, show: Some(show), ready }, wishes));
+    }
+    if let Some(path) = o.static_pods.clone() {
+        let statics = Statics::new(path, &o.node_name, o.static_pods_period);
+        tokio::task::spawn_local(statics.run(to, ready));
     }
     event_loop.run().await;
     Ok(())
@@ -415,15 +434,22 @@ fn facts(o: &Options) -> NodeFacts {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = memory_bytes();
     let nano = crate::pod::resources::NANO;
-    let allocatable = [
+    let huge = machine::huge_pages();
+    let for_all = i128::from(memory) - huge.iter().map(|(_, bytes)| bytes).sum::<i128>();
+    let mut allocatable = BTreeMap::from([
         ("cpu".to_owned(), i128::try_from(cores).unwrap_or(1) * nano),
-        ("memory".to_owned(), i128::from(memory) * nano),
+        ("memory".to_owned(), for_all.max(0) * nano),
         ("pods".to_owned(), i128::try_from(o.max_pods).unwrap_or(110) * nano),
-    ];
+    ]);
+    allocatable.extend(huge.into_iter().map(|(size, bytes)| (format!("hugepages-{size}"), bytes * nano)));
+    let disk = machine::disk(&o.root_dir);
+    if disk > 0 {
+        allocatable.insert("ephemeral-storage".into(), i128::from(disk) * nano);
+    }
     NodeFacts {
         name: o.node_name.clone(),
         host_ips: super::host_addresses::host_ips(),
-        allocatable: allocatable.into(),
+        allocatable,
         memory_bytes: memory,
         architecture: architecture().into(),
         ..NodeFacts::default()

@@ -27,7 +27,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn record(&mut self, event: EventRecord, now: Wall) {
-        tracing::info!(object = %format_args!("{} {}/{}", event.kind, event.namespace, event.name), field = %event.field_path, reason = event.reason, "{}", event.message);
+        tracing::info!(object = %format_args!("{} {}/{}", event.kind, event.namespace, event.name), field = %event.field_path, reason = %event.reason, "{}", event.message);
         if let Some(i) = self.events.iter().position(|r| r.event == event) {
             let mut r = self.events.remove(i).expect("just found");
             r.count += 1;

@@ -1,5 +1,6 @@
 //! What the machine says of itself.
 
+use crate::quantity::binary;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -34,6 +35,20 @@ fn system(release: &str) -> String {
 /// Bytes of the file system that a directory is on; 0 where that cannot be told.
 pub fn disk(directory: &Path) -> u64 {
     nix::sys::statvfs::statvfs(directory).map_or(0, |s| s.blocks() * s.fragment_size())
+}
+
+/// Huge pages that the kernel has set aside: size as resources name it (`2Mi`), and bytes in all.
+pub fn huge_pages() -> Vec<(String, i128)> {
+    let Ok(sizes) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
+    let one = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let size = entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<i128>().ok()? * 1024;
+        let count: i128 = read(&entry.path().join("nr_hugepages").to_string_lossy()).parse().ok()?;
+        Some((binary(size), size * count))
+    };
+    let mut out: Vec<_> = sizes.filter_map(one).collect();
+    out.sort();
+    out
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl Services {
             component: "kube-proxy",
             field_path: String::new(),
             warning: told.warning,
-            reason: told.reason,
+            reason: told.reason.into(),
             message: told.message,
         }
     }

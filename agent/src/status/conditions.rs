@@ -1,7 +1,7 @@
 //! Conditions that the node owns (specification of the kubelet, 2.4).
 
 use super::Input;
-use crate::plan::view;
+use crate::plan::{Life, TerminationCause, view};
 use crate::pod::status::{Condition, ContainerStatus, Phase, PodStatus};
 use crate::pod::{ContainerKind, Pod};
 
@@ -47,7 +47,24 @@ pub(super) fn fill(i: &Input<'_>, s: &mut PodStatus) {
             message: f.message,
         });
     }
+    disruption(i, &mut all);
     s.conditions = all;
+}
+
+/// The node itself ends the pod for something that the pod did not do.
+fn disruption(i: &Input<'_>, all: &mut Vec<Condition>) {
+    const KIND: &str = "DisruptionTarget";
+    if !matches!(&i.desired.life, Life::Terminating(t) if t.why == TerminationCause::Preempted) || all.iter().any(|c| c.kind == KIND) {
+        return;
+    }
+    all.push(Condition {
+        kind: KIND.into(),
+        status: "True".into(),
+        observed_generation: i.desired.pod.metadata.generation,
+        last_transition_time: Some(i.now.wall.truncated()),
+        reason: "TerminationByKubelet".into(),
+        message: "Pod was preempted by Kubelet to accommodate a critical pod.".into(),
+    });
 }
 
 fn names(list: &[&str]) -> String {

@@ -72,16 +72,28 @@ pub fn status(i: &Input<'_>) -> PodStatus {
         }
     }
     if let Life::Terminating(t) = &i.desired.life
-        && t.why == TerminationCause::DeadlineExceeded
+        && let Some((reason, message)) = failed_by(&t.why)
     {
         s.phase = Phase::Failed;
-        s.reason = "DeadlineExceeded".into();
-        s.message = "Pod was active on the node longer than the specified deadline".into();
+        s.reason = reason.into();
+        s.message = message.into();
     }
     delay_the_end(i, &mut s);
     addresses(i, &mut s);
     conditions::fill(i, &mut s);
     s
+}
+
+/// What a pod is told that goes for a critical one.
+pub const PREEMPTED: &str = "Preempted in order to admit critical pod";
+
+/// Reason and message of a pod that the node itself brings to an end.
+fn failed_by(why: &TerminationCause) -> Option<(&'static str, &'static str)> {
+    match why {
+        TerminationCause::DeadlineExceeded => Some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")),
+        TerminationCause::Preempted => Some(("Preempting", PREEMPTED)),
+        TerminationCause::Deleted | TerminationCause::Replaced | TerminationCause::Completed => None,
+    }
 }
 
 /// A pod is not over while something of it runs: its ports and volumes are still taken.

@@ -9,6 +9,7 @@ use longshore::run::api::Show;
 use longshore::run::api::persist::Journal;
 use longshore::run::sources::door;
 use longshore::run::sources::manifests::{Manifests, Tell};
+use longshore::run::sources::ready::Ready;
 use nix::mount::MsFlags;
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -70,7 +71,8 @@ impl Node {
             let (to, mut events) = mpsc::channel(64);
             tokio::task::spawn_local(async move { while events.recv().await.is_some() {} });
             let source = Manifests::new(self.manifests.clone(), &self.state, Rules::default());
-            let tell = Tell { to, set_services: Box::new(|_, _| {}), show: Some(show) };
+            let ready = Ready::new(1, to.clone());
+            let tell = Tell { to, set_services: Box::new(|_, _| {}), show: Some(show), ready };
             let dead = Rc::new(Cell::new(false));
             tokio::task::spawn_local(Mortal { inner: Some(Box::pin(source.run(tell, wishes))), left: polls, dead: dead.clone() });
             test(&server, &dead).await;

@@ -39,6 +39,8 @@ type Job = Box<dyn FnOnce(&Rc<Api>) + Send>;
 /// A running one. Its thread ends with it.
 pub struct ControlPlane {
     pub kubeconfig: PathBuf,
+    /// Its authority: `ca.crt` and what belongs to it.
+    pub pki: PathBuf,
     socket: PathBuf,
     line: watch::Sender<(Line, u64)>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -49,7 +51,7 @@ impl ControlPlane {
     /// Serves in `namespace`, for a node of this name.
     pub fn start(home: &Home, namespace: &Namespace, node: &str) -> Result<ControlPlane> {
         let base = home.directory("control-plane")?;
-        let (socket, kubeconfig) = (base.join("api.sock"), base.join("node.conf"));
+        let (socket, kubeconfig, pki) = (base.join("api.sock"), base.join("node.conf"), base.join("pki"));
         let inside = fs::File::open(namespace.path())?;
         let (line, lines) = watch::channel((Line::Good, 0));
         let (jobs, mut todo) = mpsc::unbounded_channel::<Job>();
@@ -100,7 +102,7 @@ impl ControlPlane {
             }
         });
         is_ready.blocking_recv().context("the control plane did not start")?;
-        Ok(ControlPlane { kubeconfig, socket, line, jobs, thread: Some(thread) })
+        Ok(ControlPlane { kubeconfig, pki, socket, line, jobs, thread: Some(thread) })
     }
 
     /// What happens to connections from now on.

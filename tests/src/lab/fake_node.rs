@@ -57,11 +57,22 @@ impl FakeNode {
 
     /// The same as a member of a cluster.
     pub fn join(options: Options, runtime_options: FakeOptions, script: impl FnOnce(&mut Model)) -> Result<(ControlPlane, FakeNode)> {
+        FakeNode::join_with(options, runtime_options, script, |_, _| Ok(()))
+    }
+
+    /// The same with options that depend on the control plane, or on files that are there before the daemon.
+    pub fn join_with(
+        options: Options,
+        runtime_options: FakeOptions,
+        script: impl FnOnce(&mut Model),
+        more: impl FnOnce(&ControlPlane, &mut Options) -> Result<()>,
+    ) -> Result<(ControlPlane, FakeNode)> {
         let mut plane = None;
         let node = FakeNode::with(runtime_options, script, |home, namespace| {
             let plane = plane.insert(ControlPlane::start(home, namespace, &options.node_name)?);
             let mut options = options;
             options.arguments.extend(["--kubeconfig".to_owned(), plane.kubeconfig.to_string_lossy().into_owned()]);
+            more(plane, &mut options)?;
             Ok(options)
         })?;
         Ok((plane.context("made above")?, node))

@@ -33,24 +33,38 @@ pub struct KubeletPort<'a> {
 impl<'a> KubeletPort<'a> {
     /// Nobody.
     pub fn new(daemon: &Daemon, namespace: &'a Namespace) -> Result<KubeletPort<'a>> {
-        KubeletPort::with(daemon, namespace, None)
+        KubeletPort::with(namespace, Pki::open(&daemon.state_directory().join("pki"))?.certificate(), None)
     }
 
     /// Somebody with a certificate of the node's own authority.
     pub fn member(daemon: &Daemon, namespace: &'a Namespace, name: &str, groups: &[&str]) -> Result<KubeletPort<'a>> {
-        let own = Pki::open(&daemon.state_directory().join("pki"))?.client(name, groups, DAY)?;
-        KubeletPort::with(daemon, namespace, Some(&own))
+        let pki = Pki::open(&daemon.state_directory().join("pki"))?;
+        let own = pki.client(name, groups, DAY)?;
+        KubeletPort::with(namespace, pki.certificate(), Some(&own))
+    }
+
+    /// The port of a member of a cluster, which has made its certificate itself; `own`: of the cluster's authority.
+    pub fn of_member(daemon: &Daemon, namespace: &'a Namespace, own: Option<&Identity>) -> Result<KubeletPort<'a>> {
+        let path = daemon.root_directory().join("pki/kubelet.crt");
+        let roots = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        KubeletPort::with(namespace, &roots, own)
+    }
+
+    /// The same with a token.
+    pub fn and_token(self, token: &str) -> KubeletPort<'a> {
+        KubeletPort { token: Some(token.into()), ..self }
     }
 
     /// Somebody with a token.
     pub fn token(daemon: &Daemon, namespace: &'a Namespace, token: &str) -> Result<KubeletPort<'a>> {
-        Ok(KubeletPort { token: Some(token.into()), ..KubeletPort::new(daemon, namespace)? })
+        Ok(KubeletPort::new(daemon, namespace)?.and_token(token))
     }
 
-    fn with(daemon: &Daemon, namespace: &'a Namespace, own: Option<&Identity>) -> Result<KubeletPort<'a>> {
-        let pki = Pki::open(&daemon.state_directory().join("pki"))?;
+    fn with(namespace: &'a Namespace, authorities: &str, own: Option<&Identity>) -> Result<KubeletPort<'a>> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pki.certificate().as_bytes())?)?;
+        for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+            roots.add(authority?)?;
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?.with_root_certificates(roots);
         let config = match own {
@@ -65,7 +79,7 @@ impl<'a> KubeletPort<'a> {
 
     pub fn connect(&self) -> Result<Stream> {
         let stream = self.namespace.enter(|| client::connect(self.address, LIMIT))??;
-        let connection = ClientConnection::new(self.config.clone(), ServerName::try_from("localhost")?)?;
+        let connection = ClientConnection::new(self.config.clone(), ServerName::from(self.address.ip()))?;
         Ok(StreamOwned::new(connection, stream))
     }
 

@@ -9,7 +9,7 @@ mod workload;
 mod world;
 
 use world::World;
-pub(super) use world::config;
+pub(crate) use world::config;
 
 /// A small deterministic generator (splitmix64).
 pub(super) struct Random(u64);

@@ -62,7 +62,7 @@ pub(super) struct World {
     cancelled: BTreeSet<JobId>,
 }
 
-pub(in crate::node) fn config() -> NodeConfig {
+pub(crate) fn config() -> NodeConfig {
     NodeConfig {
         root_dir: "/root".into(),
         pod_logs_dir: "/logs".into(),

@@ -68,7 +68,7 @@ impl Events {
             tries += u32::from(!error.is_outage());
             // A namespace that is going takes none; neither does a server that finds fault with it.
             if matches!(error.code(), 400 | 403 | 404 | 409 | 422) || tries >= TRIES {
-                tracing::debug!(%error, reason = posted.event.reason, "an event could not be told");
+                tracing::debug!(%error, reason = %posted.event.reason, "an event could not be told");
                 return;
             }
             if !error.is_outage() {

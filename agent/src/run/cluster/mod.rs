@@ -8,9 +8,11 @@ mod config;
 mod elsewhere;
 mod events;
 mod lease;
+mod mirrors;
 mod node;
 mod pods;
 mod reflector;
+mod reviews;
 mod services;
 mod status;
 mod tokens;
@@ -19,6 +21,8 @@ use crate::cluster::node_object::About;
 use crate::node::Event;
 use crate::run::client::{self, Client, ClientError};
 use crate::run::event_loop::{PodListener, Question};
+use crate::run::port::Reviews;
+use crate::run::sources::ready::Ready;
 use config::ConfigWatches;
 pub use elsewhere::Elsewhere;
 use longshore_cri::client::Client as Runtime;
@@ -80,24 +84,37 @@ pub struct Parts {
     pub runtime: Runtime,
     pub about: About,
     pub dataplane: Option<Rc<Dataplane>>,
+    /// Told when the node knows all pods of the server.
+    pub ready: Ready,
+}
+
+/// The connection to the API server, which nobody uses yet.
+pub fn client(o: &Options, about: &About) -> Result<Client, ClientError> {
+    let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, about.facts.architecture);
+    Client::open(&client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent })
+}
+
+/// The API server as the one who knows tokens and what somebody may do.
+pub fn reviews(client: &Client) -> Rc<dyn Reviews> {
+    Rc::new(reviews::Asked(client.clone()))
 }
 
 /// Joins the cluster. Returns who wants to hear of pods and events.
-pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, ClientError> {
-    let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, parts.about.facts.architecture);
-    let client = Client::open(&client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent })?;
+pub fn join(o: &Options, client: Client, parts: Parts) -> Vec<Rc<dyn PodListener>> {
     let name = parts.about.facts.name.clone();
     let news = Rc::new(Notify::new());
     let known = Rc::new(Cell::new(false));
     let services = services::Services::new(parts.dataplane, parts.to.clone(), known.clone(), news.clone());
     services.start(&client);
     let (there, uid) = (Rc::new(RefCell::new(Value::Null)), Rc::new(RefCell::new(None)));
+    let (at_server, mirrored) = (there.clone(), Rc::new(Notify::new()));
     let watch = node::Watch {
         name: name.clone(),
         to: parts.to.clone(),
         there: there.clone(),
         uid: uid.clone(),
         services,
+        mirrored: mirrored.clone(),
         runtime: parts.runtime.clone(),
         cordoned: None,
         ranges: Vec::new(),
@@ -111,6 +128,7 @@ pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, Clien
     tokio::task::spawn_local(own.run());
     let remotes = Rc::new(RefCell::new(Remotes::default()));
     let reporter = status::Reporter::new(client.clone(), remotes.clone());
+    let mirrors = mirrors::Mirrors::new(client.clone(), &name, remotes.clone(), at_server, mirrored.clone());
     let pods = Pods {
         remotes,
         config: ConfigWatches::new(client.clone(), parts.to.clone(), news.clone()),
@@ -118,15 +136,18 @@ pub fn join(o: &Options, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, Clien
         services: known,
         to: parts.to,
         reporter: reporter.clone(),
+        mirrored,
         news,
         source: Source::Unread,
+        ready: Some(parts.ready),
     };
     let (told, from) = mpsc::channel(QUEUE);
     let bound = What::all("/api/v1/pods").select("fieldSelector", &format!("spec.nodeName={name}"));
     tokio::task::spawn_local(follow(client.clone(), bound, Forward(told)));
     tokio::task::spawn_local(pods.run(from));
     tokio::task::spawn_local(reporter.clone().run());
+    tokio::task::spawn_local(mirrors.clone().run());
     let events = events::Events::new(client, &name, o.event_qps, o.event_burst);
     tokio::task::spawn_local(events.clone().run());
-    Ok(vec![reporter, events])
+    vec![reporter, mirrors, events]
 }

@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// Between tries to register.
@@ -214,7 +214,7 @@ fn about_node(name: &str, reason: &'static str, message: String, warning: bool) 
         component: "kubelet",
         field_path: String::new(),
         warning,
-        reason,
+        reason: reason.into(),
         message,
     }))
 }
@@ -226,6 +226,8 @@ pub struct Watch {
     pub there: Rc<RefCell<Value>>,
     pub uid: Rc<RefCell<Option<String>>>,
     pub services: Rc<Services>,
+    /// Who keeps mirrors waits for the node's object.
+    pub mirrored: Rc<Notify>,
     pub runtime: Runtime,
     pub cordoned: Option<bool>,
     pub ranges: Vec<String>,
@@ -238,10 +240,12 @@ impl Consumer for Watch {
         self.services.set_node(&node);
         let labels: BTreeMap<String, String> = crate::typed::read(&node["metadata"]["labels"]).unwrap_or_default();
         // The node may be ending.
-        let _ = self.to.send(Event::Labels(labels)).await;
+        let taints = crate::typed::read(&node["spec"]["taints"]).unwrap_or_default();
+        let _ = self.to.send(Event::Node { labels, taints }).await;
         self.cordon(&node).await;
         self.pod_ranges(&node).await;
         *self.there.borrow_mut() = node;
+        self.mirrored.notify_one();
     }
 }
 

@@ -9,12 +9,16 @@ use super::reflector::Consumer;
 use super::status::Reporter;
 use super::tokens::Tokens;
 use crate::api::object::PodObject;
+use crate::cluster::mirror::MIRROR;
 use crate::cluster::reflect::{Key, Told};
 use crate::cluster::report;
+use crate::manifest::static_pod::SOURCE;
 use crate::node::Event;
 use crate::pod::status::PodStatus;
 use crate::pod::{Pod, PodUid};
 use crate::run::clock;
+use crate::run::sources::ready::Ready;
+use crate::run::sources::statics::SEEN;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -28,11 +32,6 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often those that wait are looked at, when nothing else happens.
 const LOOK: Duration = Duration::from_secs(1);
-/// The pod came from an API server, and when this node saw it first.
-const SOURCE: &str = "kubernetes.io/config.source";
-const SEEN: &str = "kubernetes.io/config.seen";
-/// It only shows a pod that comes from elsewhere.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod as the server has it.
 pub struct Remote {
@@ -52,18 +51,64 @@ enum Stage {
     WithNode,
 }
 
+/// What the server shows of a static pod.
+pub struct MirrorPod {
+    /// The server's, not the node's.
+    pub uid: String,
+    pub hash: String,
+    pub ends: bool,
+    pub status: Value,
+}
+
 /// All of them.
 #[derive(Default)]
 pub struct Remotes {
+    /// The server was listed once.
+    pub listed: bool,
     pub pods: BTreeMap<PodUid, Remote>,
     names: BTreeMap<Key, PodUid>,
+    pub mirrors: BTreeMap<Key, MirrorPod>,
+}
+
+/// Where at the server the status of a pod of this node belongs.
+pub struct Target<'a> {
+    pub key: &'a Key,
+    /// By which the server knows it.
+    pub uid: &'a str,
+    pub status: &'a Value,
+    /// It goes from the server when the node has nothing left of it.
+    pub ends: bool,
 }
 
 impl Remotes {
+    /// By the uid that the node knows it by.
+    pub fn target<'a>(&'a self, uid: &'a PodUid) -> Option<Target<'a>> {
+        if let Some(r) = self.pods.get(uid) {
+            return Some(Target { key: &r.key, uid: uid.as_str(), status: &r.status, ends: r.ends.is_some() });
+        }
+        let (key, m) = self.mirrors.iter().find(|(_, m)| m.hash == uid.as_str() && !m.ends)?;
+        Some(Target { key, uid: &m.uid, status: &m.status, ends: false })
+    }
+
+    /// All, by the uids that the node knows them by.
+    pub fn uids(&self) -> impl Iterator<Item = PodUid> {
+        self.pods.keys().cloned().chain(self.mirrors.values().map(|m| PodUid::new(&m.hash)))
+    }
+
+    pub fn set_mirror(&mut self, key: &Key, object: &Value) {
+        let meta = &object["metadata"];
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let status = object.get("status").filter(|s| s.is_object()).cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let (uid, hash, ends) = (text(&meta["uid"]), text(&meta["annotations"][MIRROR]), !meta["deletionTimestamp"].is_null());
+        self.mirrors.insert(key.clone(), MirrorPod { uid, hash, ends, status });
+    }
+
     /// What the server answered to a write.
     pub fn update_status(&mut self, uid: &PodUid, status: Value) {
         if let Some(r) = self.pods.get_mut(uid) {
             r.status = status;
+        } else if let Some(m) = self.mirrors.values_mut().find(|m| m.hash == uid.as_str()) {
+            m.status = status;
         }
     }
 
@@ -81,9 +126,12 @@ pub struct Pods {
     pub services: Rc<Cell<bool>>,
     pub to: mpsc::Sender<Event>,
     pub reporter: Rc<Reporter>,
+    /// The mirrors of the server, or the node's right to have some, changed.
+    pub mirrored: Rc<Notify>,
     /// Something that a pod may wait for is known.
     pub news: Rc<Notify>,
     pub source: Source,
+    pub ready: Option<Ready>,
 }
 
 /// How far the source is.
@@ -124,12 +172,19 @@ impl Pods {
         match told {
             Told::Set(object) => self.set(object).await,
             Told::Gone(key) => {
+                if self.remotes.borrow_mut().mirrors.remove(&key).is_some() {
+                    self.mirrored.notify_one();
+                }
                 let uid = self.remotes.borrow().names.get(&key).cloned();
                 if let Some(uid) = uid {
                     self.gone(&uid).await;
                 }
             }
-            Told::Synced if self.source == Source::Unread => self.source = Source::Listed,
+            Told::Synced if self.source == Source::Unread => {
+                self.source = Source::Listed;
+                self.remotes.borrow_mut().listed = true;
+                self.mirrored.notify_one();
+            }
             Told::Synced => {}
         }
     }
@@ -141,7 +196,20 @@ impl Pods {
         }
     }
 
+    /// It shows a pod of ours, which comes from elsewhere: of interest to those who report alone.
+    fn set_mirror(&self, object: &Value) {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let key = Key::new(text("namespace"), text("name"));
+        let hash = PodUid::new(object["metadata"]["annotations"][MIRROR].as_str().unwrap_or_default());
+        self.remotes.borrow_mut().set_mirror(&key, object);
+        self.reporter.look(&hash);
+        self.mirrored.notify_one();
+    }
+
     async fn set(&self, mut object: Value) {
+        if object["metadata"]["annotations"][MIRROR].is_string() {
+            return self.set_mirror(&object);
+        }
         let status = object.as_object_mut().and_then(|o| o.remove("status")).filter(|s| !s.is_null());
         let status = status.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let read = crate::typed::read::<PodObject>(&object).and_then(|o| Ok((o, crate::typed::read::<PodStatus>(&status)?)));
@@ -155,9 +223,6 @@ impl Pods {
             }
         };
         let mut pod = Pod { metadata: object.metadata, spec: object.spec };
-        if pod.metadata.annotations.contains_key(MIRROR) {
-            return;
-        }
         let (uid, key) = (pod.uid(), Key::new(&pod.metadata.namespace, &pod.metadata.name));
         let before = self.remotes.borrow().names.get(&key).filter(|u| **u != uid).cloned();
         if let Some(other) = before {
@@ -254,7 +319,9 @@ impl Pods {
         }
         if self.source == Source::Listed && !self.remotes.borrow().waits() {
             self.source = Source::Told;
-            self.send([Event::SourcesReady]).await;
+            if let Some(ready) = self.ready.take() {
+                ready.told().await;
+            }
         }
     }
 }

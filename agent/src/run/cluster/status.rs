@@ -87,7 +87,7 @@ impl Reporter {
     fn due(&self, all: bool) -> Vec<PodUid> {
         let mut p = self.pending.borrow_mut();
         if all {
-            p.dirty.extend(self.remotes.borrow().pods.keys().cloned());
+            p.dirty.extend(self.remotes.borrow().uids());
         }
         let Pending { dirty, busy, .. } = &mut *p;
         let due: Vec<PodUid> = dirty.extract_if(.., |uid| !busy.contains(uid)).collect();
@@ -97,12 +97,12 @@ impl Reporter {
 
     fn what(&self, p: &Pending, uid: &PodUid) -> Due {
         let remotes = self.remotes.borrow();
-        let Some(remote) = remotes.pods.get(uid) else { return Due::Nothing };
-        let path = format!("/api/v1/namespaces/{}/pods/{}", remote.key.namespace, remote.key.name);
-        if let Some(body) = p.statuses.get(uid).and_then(|s| report::patch(uid.as_str(), &remote.status, s)) {
+        let Some(there) = remotes.target(uid) else { return Due::Nothing };
+        let path = format!("/api/v1/namespaces/{}/pods/{}", there.key.namespace, there.key.name);
+        if let Some(body) = p.statuses.get(uid).and_then(|s| report::patch(there.uid, there.status, s)) {
             return Due::Tell(format!("{path}/status"), body);
         }
-        if remote.ends.is_some() && p.over.contains(uid) { Due::Remove(path) } else { Due::Nothing }
+        if there.ends && p.over.contains(uid) { Due::Remove(path) } else { Due::Nothing }
     }
 
     async fn report(self: Rc<Self>, uid: PodUid) {

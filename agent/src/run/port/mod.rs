@@ -7,8 +7,8 @@
 mod access;
 mod checks;
 mod containers;
-pub mod lone;
 mod node_logs;
+pub mod open;
 mod pages;
 mod pods;
 pub mod reviews;

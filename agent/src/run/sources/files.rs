@@ -49,6 +49,15 @@ pub fn is_manifest(name: &str) -> bool {
 
 /// The manifests of a directory, or the one file that `path` is.
 pub fn list(path: &Path) -> io::Result<Listing> {
+    list_where(path, is_manifest)
+}
+
+/// The same of every file that is not hidden, whatever it is called: so a kubelet reads its static pods.
+pub fn list_all(path: &Path) -> io::Result<Listing> {
+    list_where(path, |name| !name.starts_with('.'))
+}
+
+fn list_where(path: &Path, counts: impl Fn(&str) -> bool) -> io::Result<Listing> {
     let mut out = Listing::default();
     let m = fs::metadata(path)?;
     if !m.is_dir() {
@@ -59,7 +68,7 @@ pub fn list(path: &Path) -> io::Result<Listing> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|n| is_manifest(n)) else { continue };
+        let Some(name) = name.to_str().filter(|n| counts(n)) else { continue };
         // Follows links, as a mounted ConfigMap is made of them. One that leads nowhere is absent.
         match fs::metadata(entry.path()) {
             Ok(m) if m.is_dir() => {}

@@ -6,6 +6,7 @@
 
 use super::door::Wish;
 use super::files::{self, Listing, Stamp};
+use super::ready::Ready;
 use super::record::RecordFile;
 use super::replace;
 use super::watch::{Nudge, Watch};
@@ -88,6 +89,7 @@ pub struct Tell {
     pub set_services: SetServices,
     /// The API, where there is one.
     pub show: Option<Rc<Show>>,
+    pub ready: Ready,
 }
 
 impl Tell {
@@ -161,9 +163,7 @@ impl Manifests {
         let mut watch = Watch::new(&self.path);
         self.tell_owned(&tell);
         let mut due = self.look_at_all(&mut watch, &tell).await;
-        if tell.to.send(Event::SourcesReady).await.is_err() {
-            return;
-        }
+        tell.ready.clone().told().await;
         while !tell.to.is_closed() {
             let heard = tokio::select! {
                 () = tell.to.closed() => return,

@@ -3,8 +3,10 @@
 pub mod door;
 mod files;
 pub mod manifests;
+pub mod ready;
 mod record;
 pub mod replace;
+pub mod statics;
 mod watch;
 mod wishes;
 

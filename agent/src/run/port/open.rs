@@ -1,6 +1,7 @@
-//! The port of a node without a cluster: certificates by the node's own authority, reviews by the node's own API.
+//! The port as this node has it: on a lone node with certificates by the node's own authority and reviews by the node's
+//! own API, in a cluster with what its configuration names and reviews by the API server.
 
-use super::{Own, Parts, PortError, Source, TlsError, start};
+use super::{Own, Parts, PortError, Reviews, Source, TlsError, start};
 use crate::port::PortConfig;
 use crate::port::config::GoDuration;
 use crate::run::api::Api;
@@ -12,7 +13,7 @@ use crate::run::process;
 use crate::run::server::Server;
 use crate::run::stats::Reader;
 use serde_json::{Value, json};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,40 +22,73 @@ use std::sync::Arc;
 const LOGS: &str = "/var/log";
 
 #[derive(Debug, thiserror::Error)]
-pub enum LoneError {
+pub enum OpenError {
     #[error(transparent)]
     Port(#[from] PortError),
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
+/// Who answers for others.
+pub enum Home {
+    /// This node itself.
+    Lone(Rc<Api>),
+    /// The API server of its cluster; it is known by these addresses.
+    Cluster(Rc<dyn Reviews>, Vec<IpAddr>),
+}
+
 /// What the daemon has for it.
-pub struct Lone {
-    pub api: Rc<Api>,
+pub struct With {
+    pub home: Home,
     pub server: Server,
     pub stats: Arc<Reader>,
     pub probes: Rc<Counts>,
 }
 
-/// Opens the port at this address, with what a file says of it.
-pub async fn open(o: &Options, address: SocketAddr, with: Lone) -> Result<(), LoneError> {
+/// What holds of the port; None: there is none. A lone node has it where it is wished for, a member of a cluster as
+/// every kubelet has.
+pub fn settings(o: &Options) -> Result<Option<PortConfig>, OpenError> {
+    if o.cluster.is_none() && o.kubelet_address.is_none() && o.kubelet_config.is_none() {
+        return Ok(None);
+    }
     let mut config = match &o.kubelet_config {
         Some(path) => read(path)?,
         None => PortConfig::default(),
     };
-    (config.address, config.port) = (address.ip(), address.port());
-    let directory = o.state_dir.join("pki");
-    let pki = Rc::new(Pki::open(&directory).map_err(ConfigError::from)?);
-    if config.authentication.x509.client_ca_file.is_empty() {
-        config.authentication.x509.client_ca_file = directory.join("ca.crt").to_string_lossy().into_owned();
+    if let Some(at) = o.kubelet_address {
+        (config.address, config.port) = (at.ip(), at.port());
     }
+    if o.cluster.is_none() && config.authentication.x509.client_ca_file.is_empty() {
+        config.authentication.x509.client_ca_file = pki(o).join("ca.crt").to_string_lossy().into_owned();
+    }
+    Ok(Some(config))
+}
+
+/// Where the node keeps what it is known by.
+fn pki(o: &Options) -> PathBuf {
+    match o.cluster {
+        None => o.state_dir.join("pki"),
+        Some(_) => o.root_dir.join("pki"),
+    }
+}
+
+/// Opens the port.
+pub async fn open(o: &Options, config: PortConfig, with: With) -> Result<(), OpenError> {
+    let directory = pki(o);
+    let (source, reviews): (Source, Rc<dyn Reviews>) = match with.home {
+        Home::Lone(api) => {
+            let own = Rc::new(Pki::open(&directory).map_err(ConfigError::from)?);
+            (by_own_authority(o, &config, own), Rc::new(Own(api)))
+        }
+        Home::Cluster(reviews, addresses) => (Source::of_kubelet(&config, false, &directory, &o.node_name, addresses), reviews),
+    };
     let parts = Parts {
         configuration: configuration(o, &config),
-        source: source(o, &config, pki),
+        source,
         config,
         node_name: o.node_name.clone(),
         server: with.server,
-        reviews: Some(Rc::new(Own(with.api))),
+        reviews: Some(reviews),
         flags: flags(std::env::args()),
         verbosity: Some(Rc::new(process::set_verbosity)),
         root_dir: o.root_dir.clone(),
@@ -74,7 +108,7 @@ fn read(path: &Path) -> Result<PortConfig, ConfigError> {
     crate::typed::read(&value).map_err(|e| wrong(e.to_string()))
 }
 
-fn source(o: &Options, config: &PortConfig, pki: Rc<Pki>) -> Source {
+fn by_own_authority(o: &Options, config: &PortConfig, pki: Rc<Pki>) -> Source {
     let (certificate, key) = (PathBuf::from(&config.tls_cert_file), PathBuf::from(&config.tls_private_key_file));
     if !config.tls_cert_file.is_empty() {
         return Source::Files { certificate, key };
