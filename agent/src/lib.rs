@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod describe;
 pub mod env;
+pub mod grpc;
 pub mod image;
 pub mod log;
 pub mod lone;

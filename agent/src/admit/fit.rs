@@ -3,7 +3,7 @@
 use super::Rejection;
 use crate::env::NodeFacts;
 use crate::pod::Pod;
-use crate::pod::resources::{Amounts, NANO, requests};
+use crate::pod::resources::{Amounts, NANO, is_extended, requests};
 use std::collections::BTreeSet;
 
 /// A resource of which there is too little, in the unit that a kubelet tells: thousandths of processors, else units.
@@ -41,11 +41,6 @@ fn in_units(name: &str, nanos: i128) -> i128 {
     (nanos + unit - 1).div_euclid(unit)
 }
 
-/// Resources of device plugins and the like: of one that the node does not have others take care.
-fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.starts_with("kubernetes.io/") && !name.starts_with("requests.")
-}
-
 /// All of them, in the order in which they count.
 pub fn shortages(pod: &Pod, active: &[&Pod], node: &NodeFacts, max_pods: usize) -> Vec<Shortage> {
     let count = |n: usize| i128::try_from(n).unwrap_or(i128::MAX);
@@ -68,6 +63,7 @@ pub fn shortages(pod: &Pod, active: &[&Pod], node: &NodeFacts, max_pods: usize) 
             // Nobody has counted it.
             None => continue,
         };
+        // Of an extended resource that the node does not have others take care.
         if name == "pods" || asked <= 0 || (is_extended(name) && !node.allocatable.contains_key(name)) {
             continue;
         }

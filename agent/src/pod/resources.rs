@@ -67,6 +67,11 @@ pub fn limit(pod: &Pod, key: &str) -> Option<i128> {
 
 pub const NANO: i128 = 1_000_000_000;
 
+/// Whether a resource is neither of the system nor counted by quotas: device plugins and extenders bring those.
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
 /// Thousandths, rounded up.
 pub fn to_milli(nanos: i128) -> i64 {
     i64::try_from((nanos + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX)

@@ -216,6 +216,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let about = About { facts: facts.clone(), info, port, ..About::default() };
     open_door(&o, show.api()).await?;
     let probes = Rc::new(super::prober::Counts::default());
+    super::plugins::start(&o.root_dir, server.clone());
     let of_cluster = o.cluster.as_ref().map(|member| cluster::client(member, &about)).transpose()?;
     if let Some(config) = port_config {
         let home = match &of_cluster {
