@@ -3,9 +3,13 @@
 mod proxy;
 
 use anyhow::{Result, ensure};
+use longshore_tests::lab::Running;
 use longshore_tests::lab::client::get;
+use longshore_tests::lab::control_plane::{ControlPlane, Line};
+use longshore_tests::lab::daemon::binary;
 use longshore_tests::lab::wait::{wait_for, wait_until};
 use proxy::{CLUSTER_IP, NODE_PORT, Node, SOON, answers, ask, cluster_ip, node_port, pod_ip, service, without_loss};
+use serde_json::json;
 use std::net::SocketAddr;
 
 const MODES: [&str; 2] = ["nftables", "iptables"];
@@ -116,6 +120,50 @@ fn a_changed_configuration_is_in_force_without_a_restart_and_without_loss() -> R
     let left = node.rules()?;
     ensure!(left.iter().any(|rule| rule.contains("KUBE-SVC-")) && !left.iter().any(|rule| rule.starts_with("table")), "{left:?}");
     ensure!(running.ended().is_none(), "{}", running.output());
+    Ok(())
+}
+
+#[test]
+fn called_kube_proxy_it_follows_an_api_server_with_that_programs_command_line() -> Result<()> {
+    let node = Node::new()?;
+    node.serve()?;
+    let plane = ControlPlane::start(&node.home, &node.network.node, "n1")?;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": CLUSTER_IP, "ports": [{"port": 80, "targetPort": 8080}]}});
+    plane.create("/api/v1/namespaces/default/services", &service)?;
+    let slice = |pod: usize| {
+        json!({"metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [{"addresses": [pod_ip(pod)], "conditions": {"ready": true}}]})
+    };
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    plane.create(slices, &slice(0))?;
+    // As kubeadm has it: all in a file.
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration";
+    let client = format!("clientConnection: {{ kubeconfig: {} }}\nclusterCIDR: 10.244.0.0/16\nmode: ''\n", plane.kubeconfig.display());
+    node.write(node.file("config.conf")?, &format!("{head}\n{client}"))?;
+    let program = node.file("kube-proxy")?;
+    std::os::unix::fs::symlink(binary()?, &program)?;
+    let said = std::process::Command::new(&program).arg("--version").output()?;
+    ensure!(said.stdout == b"Kubernetes v1.36.2\n", "{said:?}");
+    let mut command = std::process::Command::new(&program);
+    command.arg(format!("--config={}", node.file("config.conf")?.display())).arg("--hostname-override=n1");
+    let mut running = Running::start(command, &node.file("log")?, Some(&node.network.node), &node.home.cgroup())?;
+    answers(node.outside(), cluster_ip(), "pod0 ")?;
+    ensure!(node.rules()?.iter().any(|rule| rule.contains("KUBE-SVC-")), "the mode is iptables");
+    without_loss(node.outside(), cluster_ip(), || {
+        plane.line(Line::Down);
+        plane.patch(&format!("{slices}/web-1"), &json!({"endpoints": slice(1)["endpoints"]}))?;
+        plane.line(Line::Good);
+        answers(node.outside(), cluster_ip(), "pod1 ")
+    })?;
+    // What cannot be as asked is told to the server.
+    let mut twin = service.clone();
+    twin["metadata"]["name"] = "zzz-twin".into();
+    twin["spec"]["externalIPs"] = json!([CLUSTER_IP]);
+    twin["spec"]["clusterIP"] = "10.96.0.51".into();
+    plane.create("/api/v1/namespaces/default/services", &twin)?;
+    let told = |e: &serde_json::Value| e["involvedObject"]["name"] == "zzz-twin" && e["source"]["component"] == "kube-proxy";
+    plane.wait("/api/v1/namespaces/default/events", "the twin is told of", |l| l["items"].as_array().into_iter().flatten().any(told))?;
+    ensure!(running.stop(SOON)?.success());
     Ok(())
 }
 

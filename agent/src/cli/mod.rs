@@ -85,6 +85,11 @@ impl From<ClientError> for Fault {
 }
 
 pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let called = words.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
+    if called.is_some_and(|name| name == "kube-proxy") {
+        return proxy::by_name(&words[1..]);
+    }
     match Cli::parse().command {
         Command::Run(r) => r.main(),
         Command::Proxy(p) => p.main(),

@@ -60,6 +60,9 @@ pub struct Run {
     /// What services are written in: nftables, ipvs, iptables or userspace
     #[arg(long, default_value = "nftables", value_parser = ["nftables", "ipvs", "iptables", "userspace"], value_name = "MODE")]
     proxy_mode: String,
+    /// Listen on the node ports of services, so that no other process takes them
+    #[arg(long)]
+    hold_node_ports: bool,
     /// Where node ports answer: primary, or ranges of this node's addresses
     #[arg(long, value_delimiter = ',', default_value = "primary", value_name = "CIDR")]
     nodeport_addresses: Vec<String>,
@@ -223,6 +226,7 @@ impl Run {
             service_cidrs: self.service_cidr,
             dns_address: self.dns_address,
             proxy_mode: self.proxy_mode,
+            hold_node_ports: self.hold_node_ports,
             node_port_addresses: self.nodeport_addresses,
             proxy_health: self.proxy_healthz_bind_address,
             proxy_metrics: self.proxy_metrics_bind_address,

@@ -69,6 +69,8 @@ pub struct Options {
     pub dns_address: Option<IpAddr>,
     /// What services are written in: nftables, ipvs, iptables or userspace.
     pub proxy_mode: String,
+    /// No local process is to take a service's node port.
+    pub hold_node_ports: bool,
     /// Ranges, or `primary`.
     pub node_port_addresses: Vec<String>,
     pub proxy_health: Option<std::net::SocketAddr>,
@@ -372,7 +374,8 @@ fn dataplane_config(o: &Options, node_ips: &[IpAddr]) -> Result<longshore_datapl
     });
     let servers = Servers { health: o.proxy_health, metrics: o.proxy_metrics, ..Servers::default() };
     let base = settings(o).config(node_ips).map_err(|NoRange(text)| AssembleError::Cidr(text))?;
-    Ok(longshore_dataplane::Config { servers, fall_back: true, families: families.collect(), ..base })
+    let hold_node_ports = o.hold_node_ports;
+    Ok(longshore_dataplane::Config { servers, hold_node_ports, fall_back: true, families: families.collect(), ..base })
 }
 
 /// What commands are to know of the service proxy.

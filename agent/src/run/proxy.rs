@@ -1,10 +1,10 @@
-//! The service proxy alone: kube-proxy's configuration, services from files.
+//! The service proxy alone: kube-proxy's configuration, services from files or from an API server.
 //!
 //! Owns the reading of files and the wiring of one data plane. What services mean is the data plane's. Tests:
 //! `tests/tests/namespaces_proxy.rs`.
 
-use super::process;
 use super::sources::{self, Watch};
+use super::{cluster, process};
 use crate::manifest::text::documents;
 use longshore_dataplane::config::effective::{Settled, data_plane, needs_restart, settle};
 use longshore_dataplane::config::flags::CommandLine;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
@@ -27,9 +28,20 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// What the command line and the file settled.
 pub struct Options {
-    pub services: Option<PathBuf>,
+    pub source: Source,
+    /// No local process is to take a service's node port.
+    pub hold_node_ports: bool,
     pub line: CommandLine,
     pub settled: Settled,
+}
+
+/// Where services come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file or a directory.
+    Files(PathBuf),
+    /// The API server that `clientConnection` leads to.
+    Server,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +56,15 @@ pub enum ProxyError {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Client(#[from] super::client::ClientError),
 }
 
 /// Does what the command line asks for.
 pub fn run(options: Options) -> Result<(), ProxyError> {
-    let Options { services, line, settled } = options;
+    let Options { source, hold_node_ports, line, settled } = options;
     if line.version {
-        println!("Kubernetes v1.36.0");
+        println!("Kubernetes {}", crate::KUBERNETES_VERSION);
         return Ok(());
     }
     if line.help {
@@ -74,7 +88,7 @@ pub fn run(options: Options) -> Result<(), ProxyError> {
         return Ok(cleanup(None)?);
     }
     settled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let config = data_plane(&settled.configuration, &node_name(&settled.configuration), &super::host_addresses::host_ips());
+    let config = of(&settled.configuration, hold_node_ports);
     if line.init_only {
         if let Some(wanted) = &config.conntrack {
             longshore_dataplane::conntrack::tune::apply(Path::new("/"), wanted);
@@ -82,22 +96,58 @@ pub fn run(options: Options) -> Result<(), ProxyError> {
         return Ok(());
     }
     spare(settled.configuration.oom_score_adj);
-    let dataplane = Dataplane::start(config)?;
+    let dataplane = Rc::new(Dataplane::start(config)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Runtime)?;
     let set_level = move |c: &KubeProxyConfiguration| {
         let _ = reload.reload(level(c));
     };
-    runtime.block_on(async {
+    let member = member(&settled.configuration);
+    let follow = async {
+        match &source {
+            Source::Server => cluster::proxy::serve(&member, dataplane.clone()).await,
+            Source::Files(path) => {
+                tokio::select! {
+                    () = record_events(&dataplane) => {}
+                    () = follow_services(&dataplane, path) => {}
+                }
+                Ok(())
+            }
+        }
+    };
+    let changed = |c: &KubeProxyConfiguration| {
+        dataplane.reconfigure(of(c, hold_node_ports));
+    };
+    let local = tokio::task::LocalSet::new();
+    let ended = local.block_on(&runtime, async {
         tokio::select! {
             biased;
-            () = process::asked_to_stop() => {}
-            () = record_events(&dataplane) => {}
-            () = follow_configuration(&dataplane, &line, settled.configuration, set_level) => {}
-            () = follow_services(&dataplane, services.as_deref().unwrap_or(Path::new("."))) => {}
+            () = process::asked_to_stop() => Ok(()),
+            () = follow_configuration(&line, settled.configuration.clone(), set_level, changed) => Ok(()),
+            ended = follow => ended,
         }
     });
+    // What is under way is left where it is.
+    drop(local);
+    runtime.shutdown_background();
+    ended?;
     tracing::info!("stopping; the rules stay");
     Ok(())
+}
+
+/// What the data plane is to do.
+fn of(c: &KubeProxyConfiguration, hold_node_ports: bool) -> longshore_dataplane::Config {
+    let config = data_plane(c, &node_name(c), &super::host_addresses::host_ips());
+    longshore_dataplane::Config { hold_node_ports, ..config }
+}
+
+fn member(c: &KubeProxyConfiguration) -> cluster::proxy::Member {
+    let client = &c.client_connection;
+    cluster::proxy::Member {
+        kubeconfig: PathBuf::from(&client.kubeconfig),
+        qps: f64::from(client.qps),
+        burst: u32::try_from(client.burst).unwrap_or(1),
+        node: node_name(c),
+    }
 }
 
 fn level(c: &KubeProxyConfiguration) -> LevelFilter {
@@ -140,10 +190,10 @@ async fn record_events(dataplane: &Dataplane) {
 
 /// Takes on what changed in the configuration file and can be while running.
 async fn follow_configuration(
-    dataplane: &Dataplane,
     line: &CommandLine,
     mut held: KubeProxyConfiguration,
     set_level: impl Fn(&KubeProxyConfiguration),
+    reconfigure: impl Fn(&KubeProxyConfiguration),
 ) {
     let Some(path) = line.config.as_deref().map(Path::new) else { return std::future::pending().await };
     let mut watch = Watch::new(path);
@@ -164,7 +214,7 @@ async fn follow_configuration(
                     tracing::warn!(fields = fixed.join(", "), "these change at the next start");
                 }
                 set_level(&configuration);
-                dataplane.reconfigure(data_plane(&configuration, &node_name(&configuration), &super::host_addresses::host_ips()));
+                reconfigure(&configuration);
                 tracing::info!(mode = configuration.mode_name(), "the changed configuration is in force");
                 held = configuration;
             }

@@ -142,24 +142,10 @@ impl Services {
 
     fn record(&self, told: events::Event) -> EventRecord {
         let lone = self.lone.borrow();
-        // An object without a namespace has its events in the default one.
-        let (kind, namespace, name) = match &told.regarding {
-            Regarding::Service(service) => ("Service", service.namespace(), service.name()),
-            Regarding::Node => ("Node", "default", lone.node_name.as_str()),
-        };
-        let is_it = |s: &&Arc<Service>| kind == "Service" && s.metadata.namespace == namespace && s.metadata.name == name;
-        let uid = lone.services().find(is_it).map(|s| s.metadata.uid.clone()).unwrap_or_default();
-        EventRecord {
-            kind: kind.into(),
-            namespace: namespace.into(),
-            name: name.into(),
-            uid,
-            component: "kube-proxy",
-            field_path: String::new(),
-            warning: told.warning,
-            reason: told.reason.into(),
-            message: told.message,
-        }
+        event_of(told, &lone.node_name, |namespace, name| {
+            let is_it = |s: &&Arc<Service>| s.metadata.namespace == namespace && s.metadata.name == name;
+            lone.services().find(is_it).map(|s| s.metadata.uid.clone()).unwrap_or_default()
+        })
     }
 
     /// A service that cannot have the address or port that it asks for.
@@ -178,6 +164,26 @@ impl Services {
                 let _ = to.send(event).await;
             });
         }
+    }
+}
+
+/// What the service proxy tells, as an event of the API. `uid` gives that of a service by namespace and name.
+pub fn event_of(told: events::Event, node: &str, uid: impl Fn(&str, &str) -> String) -> EventRecord {
+    // An object without a namespace has its events in the default one.
+    let (kind, namespace, name) = match &told.regarding {
+        Regarding::Service(service) => ("Service", service.namespace(), service.name()),
+        Regarding::Node => ("Node", "default", node),
+    };
+    EventRecord {
+        kind: kind.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: if kind == "Service" { uid(namespace, name) } else { String::new() },
+        component: "kube-proxy",
+        field_path: String::new(),
+        warning: told.warning,
+        reason: told.reason.into(),
+        message: told.message,
     }
 }
 

@@ -11,6 +11,7 @@ mod lease;
 mod mirrors;
 mod node;
 mod pods;
+pub mod proxy;
 mod reflector;
 mod reviews;
 mod services;
