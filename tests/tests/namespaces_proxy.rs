@@ -5,7 +5,7 @@ mod proxy;
 use anyhow::{Result, ensure};
 use longshore_tests::lab::Running;
 use longshore_tests::lab::client::get;
-use longshore_tests::lab::control_plane::{ControlPlane, Line};
+use longshore_tests::lab::control_plane::{ControlPlane, Line, Signing};
 use longshore_tests::lab::daemon::binary;
 use longshore_tests::lab::wait::{wait_for, wait_until};
 use proxy::{CLUSTER_IP, NODE_PORT, Node, SOON, answers, ask, cluster_ip, node_port, pod_ip, service, without_loss};
@@ -127,7 +127,7 @@ fn a_changed_configuration_is_in_force_without_a_restart_and_without_loss() -> R
 fn called_kube_proxy_it_follows_an_api_server_with_that_programs_command_line() -> Result<()> {
     let node = Node::new()?;
     node.serve()?;
-    let plane = ControlPlane::start(&node.home, &node.network.node, "n1")?;
+    let plane = ControlPlane::start(&node.home, &node.network.node, "n1", Signing::default())?;
     let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": CLUSTER_IP, "ports": [{"port": 80, "targetPort": 8080}]}});
     plane.create("/api/v1/namespaces/default/services", &service)?;
     let slice = |pod: usize| {

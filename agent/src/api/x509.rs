@@ -150,6 +150,13 @@ pub fn signed(body: &[u8], by: Algorithm, signature: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[body, &algorithm(by), &tlv(BIT_STRING, &[&[0], signature])])
 }
 
+/// PKCS #8 around the key of RFC 5915 on the curve P-256, as programs in Go write it.
+pub fn p256_key(key: &[u8]) -> Vec<u8> {
+    let kind: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    let curve: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    tlv(SEQUENCE, &[&tlv(INTEGER, &[&[0]]), &tlv(SEQUENCE, &[&tlv(OID, &[kind]), &tlv(OID, &[curve])]), &tlv(OCTETS, &[key])])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,6 +112,18 @@ pub struct Run {
     /// Be a node of the cluster that this kubeconfig leads to, instead of a machine without a control plane
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Where there is no good client certificate yet: ask for one by this kubeconfig, and write --kubeconfig
+    #[arg(long, value_name = "FILE", requires = "kubeconfig")]
+    bootstrap_kubeconfig: Option<PathBuf>,
+    /// The node's certificates and keys; in the root directory's pki unless set
+    #[arg(long, value_name = "DIR", requires = "kubeconfig")]
+    cert_dir: Option<PathBuf>,
+    /// Ask for the next client certificate before this one ends; so with a bootstrap kubeconfig
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", requires = "kubeconfig")]
+    rotate_certificates: Option<bool>,
+    /// Have the cluster sign the certificate of the kubelet's port
+    #[arg(long, requires = "kubeconfig")]
+    rotate_server_certificates: bool,
     /// Labels that the node is born with: key=value,...
     #[arg(long, value_delimiter = ',', value_parser = node_label, value_name = "KEY=VALUE", requires = "kubeconfig")]
     node_labels: Vec<(String, String)>,
@@ -210,7 +222,13 @@ impl Run {
 
     fn options(self) -> Options {
         let (labels, taints) = (self.node_labels.into_iter().collect(), self.register_with_taints);
-        let member = |file| cluster::Options { labels, taints, ..cluster::Options::new(file) };
+        let certificates = cluster::certificates::Options {
+            rotate: self.rotate_certificates.unwrap_or(self.bootstrap_kubeconfig.is_some()),
+            bootstrap: self.bootstrap_kubeconfig,
+            serving: self.rotate_server_certificates,
+            ..cluster::certificates::Options::new(self.cert_dir.unwrap_or_else(|| self.root_dir.join("pki")))
+        };
+        let member = |file| cluster::Options { labels, taints, certificates, ..cluster::Options::new(file) };
         Options {
             cluster: self.kubeconfig.map(member),
             manifests: self.manifests,

@@ -131,6 +131,10 @@ pub enum AssembleError {
     Port(#[from] super::port::open::OpenError),
     #[error(transparent)]
     Client(#[from] super::client::ClientError),
+    #[error(transparent)]
+    Certificates(#[from] cluster::certificates::CertificateError),
+    #[error(transparent)]
+    Join(#[from] cluster::JoinError),
 }
 
 /// Runs the daemon until it is told to stop.
@@ -168,7 +172,10 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let (files, wishes) = door::door();
     let files: Rc<dyn Files> = match &o.cluster {
         None => Rc::new(files),
-        Some(member) => Rc::new(cluster::Elsewhere { server: super::client::read(&member.kubeconfig)?.server.url() }),
+        Some(member) => {
+            cluster::certificates::prepare(&member.certificates, &member.kubeconfig)?;
+            Rc::new(cluster::Elsewhere { server: super::client::read(&member.kubeconfig)?.server.url() })
+        }
     };
     let show = Show::new(start_api(&o, &rules, files)?, &o.node_name);
     let services = Rc::new(Services::new(lone, Some(dataplane.clone()), &o.state_dir, to.clone(), Some(show.clone())));
@@ -237,7 +244,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         Some((member, of_cluster)) => {
             let (to, ready) = (to.clone(), ready.clone());
             let parts = cluster::Parts { to, ask: ask_health, runtime: client.clone(), about, dataplane: Some(dataplane), ready };
-            listeners.extend(cluster::join(member, of_cluster, parts));
+            listeners.extend(cluster::join(member, of_cluster, parts)?);
         }
     }
     let event_loop = EventLoop {

@@ -7,14 +7,16 @@ use super::net::Namespace;
 use super::wait::wait_for;
 use anyhow::{Context, Result, ensure};
 use longshore::api::Query;
-use longshore::api::access::Roles;
-use longshore::run::api::{Api, Door, Limits, Parts, config, serve, signing::Approval};
+use longshore::api::access::{BOOTSTRAP, Roles};
+use longshore::run::api::pki::Pki;
+use longshore::run::api::signing::{self, Approval};
+use longshore::run::api::{Api, Door, Limits, Parts, config, serve};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -34,6 +36,23 @@ pub enum Line {
     Silent,
 }
 
+/// How it signs certificates.
+#[derive(Clone, Copy, Debug)]
+pub struct Signing {
+    pub approval: Approval,
+    /// How long they are good at most.
+    pub life: Duration,
+}
+
+impl Default for Signing {
+    fn default() -> Signing {
+        Signing { approval: Approval::OfNodes, life: signing::MOST }
+    }
+}
+
+/// A bootstrap token of its.
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
 type Job = Box<dyn FnOnce(&Rc<Api>) + Send>;
 
 /// A running one. Its thread ends with it.
@@ -41,6 +60,8 @@ pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     /// Its authority: `ca.crt` and what belongs to it.
     pub pki: PathBuf,
+    /// A kubeconfig with a bootstrap token.
+    pub bootstrap: PathBuf,
     socket: PathBuf,
     line: watch::Sender<(Line, u64)>,
     jobs: mpsc::UnboundedSender<Job>,
@@ -49,9 +70,10 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Serves in `namespace`, for a node of this name.
-    pub fn start(home: &Home, namespace: &Namespace, node: &str) -> Result<ControlPlane> {
+    pub fn start(home: &Home, namespace: &Namespace, node: &str, signing: Signing) -> Result<ControlPlane> {
         let base = home.directory("control-plane")?;
-        let (socket, kubeconfig, pki) = (base.join("api.sock"), base.join("node.conf"), base.join("pki"));
+        let (socket, kubeconfig, bootstrap) = (base.join("api.sock"), base.join("node.conf"), base.join("bootstrap.conf"));
+        let own = base.join("pki");
         let inside = fs::File::open(namespace.path())?;
         let (line, lines) = watch::channel((Line::Good, 0));
         let (jobs, mut todo) = mpsc::unbounded_channel::<Job>();
@@ -61,8 +83,11 @@ impl ControlPlane {
             let run = async {
                 setns(inside.as_fd(), CloneFlags::CLONE_NEWNET)?;
                 let address: SocketAddr = SERVER.parse()?;
-                let config = config::open(&base, address, None)?;
+                let tokens = base.join("tokens");
+                fs::write(&tokens, format!("{TOKEN},system:bootstrap:abcdef,,\"{BOOTSTRAP}\"\n"))?;
+                let config = config::open(&base, address, Some(&tokens))?;
                 let pki = config.issuer.pki();
+                fs::write(base.join("bootstrap.conf"), bootstrap_config(&base.join("pki/ca.crt"))?)?;
                 let mut query = Query::default();
                 query.push("user", format!("system:node:{node}"));
                 query.push("group", "system:nodes");
@@ -81,7 +106,7 @@ impl ControlPlane {
                     limits: Limits::default(),
                 });
                 api.make_standard_namespaces();
-                api.sign_requests(pki, Approval::OfNodes);
+                api.sign_requests_for(pki, signing.approval, signing.life);
                 tokio::task::spawn_local(serve(api.clone(), Door::Unix(UnixListener::bind(&unix)?)));
                 let tls = config.tls;
                 tokio::task::spawn_local(serve(
@@ -102,7 +127,7 @@ impl ControlPlane {
             }
         });
         is_ready.blocking_recv().context("the control plane did not start")?;
-        Ok(ControlPlane { kubeconfig, pki, socket, line, jobs, thread: Some(thread) })
+        Ok(ControlPlane { kubeconfig, pki: own, bootstrap, socket, line, jobs, thread: Some(thread) })
     }
 
     /// What happens to connections from now on.
@@ -127,6 +152,11 @@ impl ControlPlane {
     /// The server forgets what happened: watchers have to begin anew.
     pub fn compact(&self) -> Result<()> {
         self.with(|api| api.compact())
+    }
+
+    /// The authority of its clients and its nodes.
+    pub fn pki(&self) -> Result<Pki> {
+        Ok(Pki::open(&self.socket.with_file_name("pki"))?)
     }
 
     /// As an administrator.
@@ -193,6 +223,16 @@ impl Drop for ControlPlane {
             let _ = t.join();
         }
     }
+}
+
+/// As kubeadm writes it, with the authority in a file.
+fn bootstrap_config(authority: &Path) -> Result<String> {
+    Ok(serde_json::to_string(&json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "tls-bootstrap-token-user@kubernetes",
+        "clusters": [{"name": "kubernetes", "cluster": {"certificate-authority": authority, "server": format!("https://{RELAY}")}}],
+        "contexts": [{"name": "tls-bootstrap-token-user@kubernetes", "context": {"cluster": "kubernetes", "user": "tls-bootstrap-token-user"}}],
+        "users": [{"name": "tls-bootstrap-token-user", "user": {"token": TOKEN}}],
+    }))?)
 }
 
 /// Passes bytes between those who connect and the server, as the line is.

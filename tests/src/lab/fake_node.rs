@@ -2,12 +2,14 @@
 //!
 //! The daemon programs its kernel's services, so it lives in a network namespace that leads nowhere.
 
+use super::control_plane::Signing;
 use super::daemon::{Options, binary};
 use super::net::Namespace;
 use super::{ControlPlane, Daemon, Home};
 use anyhow::{Context, Result};
 use longshore_cri::fake::{FakeRuntime, Model, Options as FakeOptions};
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -52,7 +54,9 @@ pub struct Said {
 impl FakeNode {
     /// Starts a runtime as `script` leaves it, and a daemon on it.
     pub fn start(options: Options, runtime_options: FakeOptions, script: impl FnOnce(&mut Model)) -> Result<FakeNode> {
-        FakeNode::with(runtime_options, script, |_, _| Ok(options))
+        let mut node = FakeNode::with(runtime_options, script, |_, _| Ok(options))?;
+        node.daemon.launch()?;
+        Ok(node)
     }
 
     /// The same as a member of a cluster.
@@ -67,18 +71,33 @@ impl FakeNode {
         script: impl FnOnce(&mut Model),
         more: impl FnOnce(&ControlPlane, &mut Options) -> Result<()>,
     ) -> Result<(ControlPlane, FakeNode)> {
-        let mut plane = None;
-        let node = FakeNode::with(runtime_options, script, |home, namespace| {
-            let plane = plane.insert(ControlPlane::start(home, namespace, &options.node_name)?);
-            let mut options = options;
+        FakeNode::join_as(Signing::default(), options, runtime_options, script, |plane, _, options| {
             options.arguments.extend(["--kubeconfig".to_owned(), plane.kubeconfig.to_string_lossy().into_owned()]);
-            more(plane, &mut options)?;
+            more(plane, options)
+        })
+    }
+
+    /// The same without a kubeconfig; options may also depend on the directory of everything.
+    pub fn join_as(
+        signing: Signing,
+        options: Options,
+        runtime_options: FakeOptions,
+        script: impl FnOnce(&mut Model),
+        more: impl FnOnce(&ControlPlane, &Path, &mut Options) -> Result<()>,
+    ) -> Result<(ControlPlane, FakeNode)> {
+        let mut plane = None;
+        let mut node = FakeNode::with(runtime_options, script, |home, namespace| {
+            let plane = plane.insert(ControlPlane::start(home, namespace, &options.node_name, signing)?);
+            let mut options = options;
+            more(plane, home.base(), &mut options)?;
             Ok(options)
         })?;
+        node.daemon.launch()?;
         Ok((plane.context("made above")?, node))
     }
 
-    fn with(
+    /// A runtime, and a daemon that is not started yet.
+    pub fn with(
         runtime_options: FakeOptions,
         script: impl FnOnce(&mut Model),
         options: impl FnOnce(&Home, &Namespace) -> Result<Options>,
@@ -100,8 +119,7 @@ impl FakeNode {
         });
         let namespace = Namespace::create(&home, "node")?;
         let options = options(&home, &namespace)?;
-        let mut daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), options)?;
-        daemon.launch()?;
+        let daemon = Daemon::prepare(&home, Some(&namespace), &fake.endpoint(), options)?;
         Ok(FakeNode { daemon, namespace, fake, runtime: handle, _thread: Thread(Some(stop), Some(thread)), _home: home })
     }
 

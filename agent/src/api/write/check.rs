@@ -178,7 +178,11 @@ pub fn plain(object: &Value, id: Id) -> Vec<Fault> {
         let map = object["metadata"][field].as_object();
         map.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned())).collect()
     };
-    let rule = if id.row().kind == "Namespace" { names::label } else { names::subdomain };
+    let rule = match id {
+        REQUESTS => names::path_segment,
+        _ if id.row().kind == "Namespace" => names::label,
+        _ => names::subdomain,
+    };
     let namespace = if id.row().namespaced { meta::text(object, "namespace") } else { "default" };
     let (name, generate) = (meta::text(object, "name"), meta::text(object, "generateName"));
     manifest::validate::meta::check(name, generate, namespace, &texts("labels"), &texts("annotations"), rule, &mut out);

@@ -40,6 +40,14 @@ pub fn label_1035(text: &str) -> Messages {
     judge(text, 63, is_label(text) && text.starts_with(|c: char| c.is_ascii_lowercase()), LABEL_1035)
 }
 
+/// What can stand between two slashes of a path, whatever it is.
+pub fn path_segment(text: &str) -> Messages {
+    if matches!(text, "." | "..") {
+        return vec![format!("may not be '{text}'")];
+    }
+    ["/", "%"].iter().filter(|c| text.contains(*c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
 pub fn subdomain(text: &str) -> Messages {
     judge(text, 253, text.split('.').all(is_label), SUBDOMAIN)
 }
@@ -153,6 +161,8 @@ mod tests {
     #[test]
     fn names_are_judged_as_the_api_judges_them() {
         let good = |m: Messages| m.is_empty();
+        assert_eq!((path_segment("node-csr-A_b"), path_segment("..")), (vec![], vec!["may not be '..'".to_owned()]));
+        assert_eq!(path_segment("a/%"), ["may not contain '/'", "may not contain '%'"]);
         for (text, label_ok, subdomain_ok, l1035) in [
             ("web", true, true, true),
             ("0web", true, true, false),

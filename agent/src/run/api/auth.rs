@@ -31,8 +31,12 @@ pub struct Credentials {
 }
 
 /// The names in a client certificate that the handshake has verified: the common name is the user, organizations are groups.
-pub fn by_certificate(der: &[u8]) -> Option<User> {
+/// One that has ended since is nobody's.
+pub fn by_certificate(der: &[u8], now: Wall) -> Option<User> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    if now.seconds() > certificate.validity().not_after.timestamp() {
+        return None;
+    }
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;
     let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();

@@ -188,7 +188,10 @@ pub async fn serve<H: Host + 'static>(host: Rc<H>, door: Door) {
                 let Some(guest) = enter(&host, &room, &stream, from) else { return };
                 match config() {
                     Some(config) => drop(tokio::task::spawn_local(tls(host.clone(), config, stream, guest))),
-                    None => tracing::debug!(%from, "a connection is turned away: there is no serving certificate yet"),
+                    None => {
+                        tracing::debug!(%from, "a connection is turned away: there is no serving certificate");
+                        tokio::task::spawn_local(turn_away(stream, host.limits().greeting, guest));
+                    }
                 }
             }),
             Door::Plain(listener) => listener.accept().await.map(|(stream, from)| {
@@ -225,6 +228,27 @@ fn unix<H: Host + 'static>(host: &Rc<H>, room: &Rc<Room>, stream: tokio::net::Un
     let peer = Peer { user: Some(user), certificates: Rc::new([]), guest: Rc::new(guest) };
     peer.welcome();
     tokio::task::spawn_local(connection(host.clone(), stream, peer));
+}
+
+/// Says `internal_error` to a greeting of TLS, as a server in Go that has no certificate: clients of a kubelet know it as
+/// "remote error: tls: internal error".
+async fn turn_away(mut stream: TcpStream, within: Duration, guest: Guest) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+    let answer = async {
+        let mut head = [0; 5];
+        stream.read_exact(&mut head).await?;
+        // What is not read would cut the answer off.
+        let rest = u64::from(u16::from_be_bytes([head[3], head[4]]));
+        tokio::io::copy(&mut (&mut stream).take(rest), &mut tokio::io::sink()).await?;
+        stream.write_all(&ALERT).await?;
+        stream.shutdown().await
+    };
+    tokio::select! {
+        // Who says nothing is told nothing.
+        _ = tokio::time::timeout(within, answer) => {}
+        () = guest.cut.notified() => {}
+    }
 }
 
 async fn tls<H: Host + 'static>(host: Rc<H>, config: Arc<ServerConfig>, stream: TcpStream, guest: Guest) {

@@ -41,6 +41,7 @@ use persist::Files;
 use serde_json::Value;
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// What a lone node answers beside objects.
@@ -142,7 +143,12 @@ impl Api {
 
     /// Answers requests for certificates with those of this authority.
     pub fn sign_requests(self: &Rc<Self>, pki: Rc<pki::Pki>, approval: signing::Approval) {
-        tokio::task::spawn_local(signing::keep(Rc::downgrade(self), pki, approval));
+        self.sign_requests_for(pki, approval, signing::MOST);
+    }
+
+    /// The same with certificates that are good for at most so long.
+    pub fn sign_requests_for(self: &Rc<Self>, pki: Rc<pki::Pki>, approval: signing::Approval, most: Duration) {
+        tokio::task::spawn_local(signing::keep(Rc::downgrade(self), pki, approval, most));
     }
 
     /// The namespaces that every cluster has.

@@ -34,6 +34,8 @@ const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Clocks differ a little.
 const BACKDATE: Duration = Duration::from_secs(300);
+/// Certificates of a shorter life are not made shorter by it, as by a cluster's signer.
+const SHORT: Duration = Duration::from_secs(8 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -170,9 +172,11 @@ impl Pki {
         let mut serial = [0; 16];
         SystemRandom::new().fill(&mut serial).map_err(|_| wrong())?;
         let now = clock::now().wall;
+        let back = BACKDATE.min(life / 2);
+        let life = if life < SHORT { life } else { life - back };
         // Nobody is believed for longer than the authority.
         let until = (now + life).min(Wall::from_seconds(authority.validity().not_after.timestamp()));
-        let from = Wall(now.0 - i64::try_from(BACKDATE.as_nanos()).unwrap_or(0));
+        let from = Wall(now.0 - i64::try_from(back.as_nanos()).unwrap_or(0));
         let issuer = authority.subject().as_raw();
         let mut leaf = Leaf {
             serial,

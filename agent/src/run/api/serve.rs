@@ -23,8 +23,9 @@ impl Api {
     pub(super) async fn serve(self: Rc<Self>, peer: &Peer, http: hyper::Request<Incoming>) -> Answer {
         let zipped = header_text(&http, &header::ACCEPT_ENCODING).split(',').any(|e| e.trim().starts_with("gzip"));
         let head = http.method() == hyper::Method::HEAD;
-        let by_peer = || peer.user.clone().or_else(|| peer.certificates.first().and_then(|c| auth::by_certificate(c)));
-        let user = self.credentials().user(by_peer(), &http, clock::now().wall)?;
+        let now = clock::now().wall;
+        let by_peer = || peer.user.clone().or_else(|| peer.certificates.first().and_then(|c| auth::by_certificate(c, now)));
+        let user = self.credentials().user(by_peer(), &http, now)?;
         if !self.is_there(&user) {
             return Err(auth::unauthorized());
         }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-/// How long certificates are good at most.
-const MOST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long certificates are good at most, where nobody says otherwise.
+pub const MOST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long to wait after a write that failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -31,12 +31,12 @@ pub enum Approval {
 }
 
 /// Signs until the server is gone.
-pub async fn keep(api: Weak<Api>, pki: Rc<Pki>, approval: Approval) {
+pub async fn keep(api: Weak<Api>, pki: Rc<Pki>, approval: Approval, most: Duration) {
     let Some(mut ticks) = api.upgrade().map(|a| a.ticks[usize::from(REQUESTS.0)].subscribe()) else { return };
     loop {
         ticks.borrow_and_update();
         let Some(server) = api.upgrade() else { return };
-        let all_done = round(&server, &pki, approval).await;
+        let all_done = round(&server, &pki, approval, most).await;
         drop(server);
         let wait = if all_done { Duration::MAX } else { AGAIN };
         if tokio::time::timeout(wait, ticks.changed()).await.is_ok_and(|changed| changed.is_err()) {
@@ -46,11 +46,11 @@ pub async fn keep(api: Weak<Api>, pki: Rc<Pki>, approval: Approval) {
 }
 
 /// Every request that waits for something that happens here. False: one of them could not be written.
-async fn round(api: &Api, pki: &Pki, approval: Approval) -> bool {
+async fn round(api: &Api, pki: &Pki, approval: Approval, most: Duration) -> bool {
     let requests: Vec<Value> = api.store().list(REQUESTS, None, None).map(|(_, e)| e.object()).collect();
     let mut done = true;
     for object in requests {
-        let written = match signing::certify(&object, MOST) {
+        let written = match signing::certify(&object, most) {
             Some(what) => sign(api, pki, object, what).await,
             None if approval == Approval::OfNodes && signing::is_of_a_node(&object) => approve(api, object).await,
             None => continue,

@@ -1,4 +1,5 @@
-//! The one connection: made when it is needed, watched while it is idle, made anew when it broke.
+//! The one connection: made when it is needed, watched while it is idle, made anew when it broke or is to show another
+//! certificate.
 //!
 //! A peer that is gone without a word is noticed by pings within 30 s. Several requests that find no connection make
 //! one together, and when that fails they all fail with it: a server that is away is tried at a bounded pace, whoever
@@ -6,7 +7,7 @@
 
 use super::ClientError;
 use super::credentials::Credentials;
-use super::trust;
+use super::trust::{self, Own};
 use crate::cluster::kubeconfig::{Kubeconfig, Server};
 use crate::cluster::pace::Backoff;
 use bytes::Bytes;
@@ -19,8 +20,10 @@ use rustls::pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -35,14 +38,30 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_AT_MOST: Duration = Duration::from_secs(2);
 /// Bytes of a watch that may be under way; all watches share twice as many.
 const WINDOW: u32 = 1 << 20;
+/// What was asked before another certificate came has this long to be answered.
+const LEAVE: Duration = Duration::from_secs(60);
 
 type Sender = SendRequest<Full<Bytes>>;
 
 struct Link {
     sender: Sender,
     serial: u64,
+    /// The certificate that the server saw.
+    shown: Rc<Option<Own>>,
     /// Ends the connection with the link.
-    _driver: Driver,
+    driver: Driver,
+}
+
+impl Link {
+    /// Ends it once all that is under way has its answers.
+    fn leave(self) {
+        let Link { sender, mut driver, .. } = self;
+        drop(sender);
+        tokio::task::spawn_local(async move {
+            // One that takes too long is cut off.
+            let _ = tokio::time::timeout(LEAVE, &mut driver.0).await;
+        });
+    }
 }
 
 struct Driver(tokio::task::JoinHandle<()>);
@@ -62,6 +81,8 @@ pub struct Connection {
     /// The attempt that failed last: its number, why, and not before when there is another.
     failed: RefCell<Option<(u64, String, Instant)>>,
     attempts: Cell<u64>,
+    /// Connections before this one are being left.
+    current: watch::Sender<u64>,
 }
 
 impl Connection {
@@ -73,11 +94,13 @@ impl Connection {
             made: Cell::new(0),
             failed: RefCell::default(),
             attempts: Cell::new(0),
+            current: watch::Sender::new(0),
         }
     }
 
-    pub fn drop_link(&self) {
-        drop(self.link.take());
+    /// The number of the first connection that is not being left.
+    pub fn current(&self) -> watch::Receiver<u64> {
+        self.current.subscribe()
     }
 
     /// This connection is no good any more, unless it was replaced meanwhile.
@@ -112,22 +135,52 @@ impl Connection {
             tokio::time::sleep_until(not_before).await;
         }
         self.attempts.set(self.attempts.get() + 1);
-        let (sender, driver) = self.dial(credentials).await.inspect_err(|error| {
+        let made = async { self.dial(self.own(credentials).await?).await };
+        let link = made.await.inspect_err(|error| {
             let not_before = Instant::now() + backoff.next(super::chance());
             *self.failed.borrow_mut() = Some((self.attempts.get(), error.to_string(), not_before));
         })?;
         backoff.reset();
         drop(self.failed.take());
-        let serial = self.made.get() + 1;
-        self.made.set(serial);
-        *self.link.borrow_mut() = Some(Link { sender: sender.clone(), serial, _driver: driver });
-        Ok((sender, serial))
+        let there = (link.sender.clone(), link.serial);
+        *self.link.borrow_mut() = Some(link);
+        Ok(there)
     }
 
-    async fn dial(&self, credentials: &Credentials) -> Result<(Sender, Driver), ClientError> {
+    /// Makes a new connection if the certificate is another than the server saw. New requests go there, those under way
+    /// are answered on the old one, and watches end, to begin anew where they were. Whether there was one to be made.
+    pub async fn follow(&self, credentials: &Credentials) -> Result<bool, ClientError> {
+        let _one = self.dialing.lock().await;
+        let shown = self.link.borrow().as_ref().map(|l| l.shown.clone());
+        let own = self.own(credentials).await?;
+        // The next connection shows it.
+        if shown.is_none_or(|shown| *shown == own) {
+            return Ok(false);
+        }
+        let link = self.dial(own).await?;
+        let serial = link.serial;
+        if let Some(old) = self.link.replace(Some(link)) {
+            old.leave();
+        }
+        self.current.send_replace(serial);
+        tracing::info!(server = %self.kubeconfig.server.url(), "there is another client certificate; all goes on with it");
+        Ok(true)
+    }
+
+    async fn own(&self, credentials: &Credentials) -> Result<Option<Own>, ClientError> {
+        if self.kubeconfig.server.tls { credentials.certificate().await } else { Ok(None) }
+    }
+
+    async fn dial(&self, own: Option<Own>) -> Result<Link, ClientError> {
+        let (sender, driver) = self.open(own.clone()).await?;
+        let serial = self.made.get() + 1;
+        self.made.set(serial);
+        Ok(Link { sender, serial, shown: Rc::new(own), driver })
+    }
+
+    async fn open(&self, own: Option<Own>) -> Result<(Sender, Driver), ClientError> {
         let server = &self.kubeconfig.server;
         let failed = |source| ClientError::Connect { server: server.url(), source };
-        let own = if server.tls { credentials.certificate().await? } else { None };
         let late = |_| failed(io::Error::from(io::ErrorKind::TimedOut));
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect((server.host.as_str(), server.port))).await;
         let stream = stream.map_err(late)?.map_err(failed)?;

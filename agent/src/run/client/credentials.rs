@@ -14,6 +14,7 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::json;
 use std::cell::RefCell;
+use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ struct ExecCredential {
 }
 
 pub struct Credentials {
-    login: Login,
+    login: RefCell<Rc<Login>>,
     /// For programs that want to know the cluster.
     cluster: serde_json::Value,
     token: RefCell<Option<(Rc<str>, Instant)>>,
@@ -57,23 +58,32 @@ impl Credentials {
             cluster["certificate-authority-data"] = STANDARD.encode(pem).into();
         }
         let (token, printed) = (RefCell::default(), RefCell::default());
-        Credentials { login: k.login.clone(), cluster, token, printed, running: tokio::sync::Mutex::new(()) }
+        Credentials { login: RefCell::new(Rc::new(k.login.clone())), cluster, token, printed, running: tokio::sync::Mutex::new(()) }
+    }
+
+    fn login(&self) -> Rc<Login> {
+        self.login.borrow().clone()
+    }
+
+    /// From now on there is this file with a certificate and its key, and nothing else.
+    pub fn show(&self, file: &Path) {
+        let file = Place::File(file.to_owned());
+        self.login.replace(Rc::new(Login { certificate: Some((file.clone(), file)), ..Login::default() }));
     }
 
     /// The server refused them. True: asking again may help.
     pub fn renew(&self) -> bool {
-        let file = matches!(self.login.token, Some(Place::File(_))) && self.token.take().is_some();
+        let file = matches!(self.login().token, Some(Place::File(_))) && self.token.take().is_some();
         self.printed.take().is_some() || file
     }
 
-    /// A program's certificates are shown when a connection is made.
-    pub fn are_certificates(&self) -> bool {
-        self.login.exec.is_some()
+    pub fn are_files(&self) -> bool {
+        matches!(self.login().certificate, Some((Place::File(_), _)))
     }
 
     /// What a new connection shows.
     pub async fn certificate(&self) -> Result<Option<Own>, ClientError> {
-        if let Some((chain, key)) = &self.login.certificate {
+        if let Some((chain, key)) = &self.login().certificate {
             return Ok(Some((trust::bytes(chain, "client certificate")?, trust::bytes(key, "client key")?)));
         }
         let Some(printed) = self.printed().await? else { return Ok(None) };
@@ -88,19 +98,20 @@ impl Credentials {
             v.set_sensitive(true);
             Ok::<_, ClientError>(v)
         };
-        if let Some(token) = self.token().await? {
+        let login = self.login();
+        if let Some(token) = self.token(&login).await? {
             headers.insert(AUTHORIZATION, value(format!("Bearer {token}"))?);
-        } else if let Some((user, password)) = &self.login.basic {
+        } else if let Some((user, password)) = &login.basic {
             headers.insert(AUTHORIZATION, value(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))?);
         }
-        for (name, text) in &self.login.impersonate {
+        for (name, text) in &login.impersonate {
             headers.append(HeaderName::from_static(name), value(text.clone())?);
         }
         Ok(())
     }
 
-    async fn token(&self) -> Result<Option<Rc<str>>, ClientError> {
-        match &self.login.token {
+    async fn token(&self, login: &Login) -> Result<Option<Rc<str>>, ClientError> {
+        match &login.token {
             Some(Place::Inline(token)) => Ok(Some(String::from_utf8_lossy(token).trim().into())),
             Some(file) => self.token_of(file).map(Some),
             None => Ok(self.printed().await?.filter(|p| !p.token.is_empty()).map(|p| p.token.as_str().into())),
@@ -125,7 +136,8 @@ impl Credentials {
     }
 
     async fn printed(&self) -> Result<Option<Rc<Printed>>, ClientError> {
-        let Some(exec) = &self.login.exec else { return Ok(None) };
+        let login = self.login();
+        let Some(exec) = &login.exec else { return Ok(None) };
         let _one = self.running.lock().await;
         let known = self.printed.borrow().clone();
         if let Some(known) = known.filter(|p| p.expiration_timestamp.is_none_or(|at| clock::now().wall < at)) {

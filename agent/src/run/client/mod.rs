@@ -10,6 +10,7 @@ mod stream;
 mod trust;
 
 pub use stream::Frames;
+pub use trust::bytes;
 
 use crate::api::Failure;
 use crate::cluster::kubeconfig::{self, Kubeconfig, KubeconfigError};
@@ -27,6 +28,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long an answer may take to begin, and then each part of it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,6 +139,8 @@ struct Inner {
     credentials: Credentials,
     limit: RefCell<Limit>,
     user_agent: HeaderValue,
+    /// False: nobody is asked anything yet.
+    admitted: watch::Sender<bool>,
 }
 
 /// Clones share everything.
@@ -150,26 +154,49 @@ impl Client {
         let user_agent = HeaderValue::from_str(&config.user_agent).unwrap_or_else(|_| HeaderValue::from_static("longshore"));
         let limit = RefCell::new(Limit::new(config.qps, config.burst, crate::run::clock::mono()));
         let credentials = Credentials::new(&kubeconfig);
-        Ok(Client(Rc::new(Inner { connection: Connection::new(&kubeconfig), credentials, limit, user_agent, kubeconfig })))
+        let (connection, admitted) = (Connection::new(&kubeconfig), watch::Sender::new(true));
+        Ok(Client(Rc::new(Inner { connection, credentials, limit, user_agent, kubeconfig, admitted })))
     }
 
     pub fn server(&self) -> String {
         self.0.kubeconfig.server.url()
     }
 
-    /// The next request makes a new connection, with the certificates of then.
-    pub fn reset(&self) {
-        self.0.connection.drop_link();
+    /// From now on requests wait until there is a certificate to [`show`](Client::show).
+    pub fn hold(&self) {
+        self.0.admitted.send_replace(false);
+    }
+
+    /// Shows the certificate of this file, which has its key too, and nothing else.
+    pub fn show(&self, file: &Path) {
+        self.0.credentials.show(file);
+        self.0.admitted.send_replace(true);
+    }
+
+    /// Whether its certificate may be replaced by others.
+    pub fn is_known_by_file(&self) -> bool {
+        self.0.credentials.are_files()
+    }
+
+    /// Goes over to another certificate, if there is another than the server saw.
+    pub async fn follow(&self) -> Result<bool, ClientError> {
+        self.0.connection.follow(&self.0.credentials).await
+    }
+
+    async fn admitted(&self) {
+        // The sender is as old as the client.
+        let _ = self.0.admitted.subscribe().wait_for(|admitted| *admitted).await;
     }
 
     /// Asks, and reads the answer.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Value, ClientError> {
+        self.admitted().await;
         let what = ask.what();
         let within = ask.urgent.unwrap_or(PATIENCE);
         let mut again = 0;
         loop {
             let answered = tokio::time::timeout(within, async {
-                let response = self.answer(&ask, ask.urgent.is_none()).await?;
+                let (response, _) = self.answer(&ask, ask.urgent.is_none()).await?;
                 let later = later(&response);
                 let status = response.status();
                 let body = Limited::new(response.into_body(), LARGEST).collect().await;
@@ -192,10 +219,11 @@ impl Client {
 
     /// Begins a watch: `path` has its query. The server ends it when it likes.
     pub async fn watch(&self, path: &str) -> Result<Frames, ClientError> {
+        self.admitted().await;
         let ask = Ask::get(path);
         let what = ask.what();
         let response = tokio::time::timeout(PATIENCE, self.answer(&ask, false)).await;
-        let response = response.map_err(|_| ClientError::Late { what: what.clone(), within: PATIENCE })??;
+        let (response, serial) = response.map_err(|_| ClientError::Late { what: what.clone(), within: PATIENCE })??;
         let status = response.status();
         if !status.is_success() {
             let wait = later(&response);
@@ -206,7 +234,7 @@ impl Client {
             }
             return Err(ClientError::Refused { what, failure: failure(status, &body) });
         }
-        Ok(Frames::new(response.into_body(), what))
+        Ok(Frames::new(response.into_body(), what, serial, self.0.connection.current()))
     }
 
     /// Waits until one more request may go.
@@ -219,7 +247,8 @@ impl Client {
 
     /// Sends it over the connection, which is made where there is none; credentials that are refused are got anew once.
     /// Only what can be sent waits for its turn: a server that is away must not use up the turns of when it is back.
-    async fn answer(&self, ask: &Ask<'_>, in_turn: bool) -> Result<Response<Incoming>, ClientError> {
+    /// The number of the connection that it came by comes with the answer.
+    async fn answer(&self, ask: &Ask<'_>, in_turn: bool) -> Result<(Response<Incoming>, u64), ClientError> {
         self.0.connection.link(&self.0.credentials).await?;
         if in_turn {
             self.turn().await;
@@ -229,13 +258,15 @@ impl Client {
             let (link, serial) = self.0.connection.link(&self.0.credentials).await?;
             let request = self.request(ask).await?;
             match connection::send(link, request).await {
-                Ok(r) if r.status() == StatusCode::UNAUTHORIZED && !renewed && self.0.credentials.renew() => {
+                Ok(r) if r.status() == StatusCode::UNAUTHORIZED && !renewed => {
                     renewed = true;
-                    if self.0.credentials.are_certificates() {
-                        self.reset();
+                    let others = self.0.credentials.renew();
+                    // Why there is no other certificate is told by whoever keeps it.
+                    if !self.follow().await.unwrap_or(false) && !others {
+                        return Ok((r, serial));
                     }
                 }
-                Ok(r) => return Ok(r),
+                Ok(r) => return Ok((r, serial)),
                 Err(source) => {
                     self.0.connection.broke(serial);
                     return Err(ClientError::Broken { server: self.server(), source });

@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// No event is larger: an object has at most 1.5 MiB in a store, and some servers allow more.
 const LONGEST: usize = 32 << 20;
@@ -26,14 +27,18 @@ pub struct Frames {
     /// Where to look for the next end of a line.
     looked: usize,
     what: String,
+    /// The number of its connection, and of the first that is not being left.
+    serial: u64,
+    current: watch::Receiver<u64>,
 }
 
 impl Frames {
-    pub(super) fn new(body: Incoming, what: String) -> Frames {
-        Frames { body, buffer: BytesMut::new(), looked: 0, what }
+    pub(super) fn new(body: Incoming, what: String, serial: u64, current: watch::Receiver<u64>) -> Frames {
+        Frames { body, buffer: BytesMut::new(), looked: 0, what, serial, current }
     }
 
-    /// The next event: its type and object. None: the server ended the watch.
+    /// The next event: its type and object. None: the watch has ended, by the server or because its connection is being
+    /// left.
     pub async fn next(&mut self) -> Result<Option<(String, Value)>, ClientError> {
         loop {
             if let Some(at) = self.buffer[self.looked..].iter().position(|b| *b == b'\n') {
@@ -53,7 +58,12 @@ impl Frames {
             if self.looked == 0 && self.buffer.capacity() > KEEP {
                 self.buffer = BytesMut::new();
             }
-            match self.body.frame().await {
+            let frame = tokio::select! {
+                frame = self.body.frame() => frame,
+                // The sender's end is that of the client.
+                _ = self.current.wait_for(|c| *c > self.serial) => None,
+            };
+            match frame {
                 None => return Ok(None),
                 Some(Ok(frame)) => {
                     if let Ok(mut data) = frame.into_data() {

@@ -4,6 +4,7 @@
 //! itself. A server that is away is waited for; what runs here runs on. Tests: `agent/tests/cluster`,
 //! `tests/tests/process_cluster.rs`.
 
+pub mod certificates;
 mod config;
 mod elsewhere;
 mod events;
@@ -41,6 +42,9 @@ use tokio::sync::{Notify, mpsc};
 /// Told by the watch and not yet taken.
 const QUEUE: usize = 64;
 
+/// Where a kubelet keeps its certificates.
+const CERTIFICATES: &str = "/var/lib/kubelet/pki";
+
 /// How this node is a member.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -57,6 +61,7 @@ pub struct Options {
     pub provider_id: String,
     pub update: Duration,
     pub report: Duration,
+    pub certificates: certificates::Options,
 }
 
 impl Options {
@@ -74,8 +79,17 @@ impl Options {
             provider_id: String::new(),
             update: Duration::from_secs(10),
             report: Duration::from_secs(300),
+            certificates: certificates::Options::new(CERTIFICATES.into()),
         }
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Certificates(#[from] certificates::CertificateError),
 }
 
 /// What it needs of the daemon.
@@ -89,10 +103,14 @@ pub struct Parts {
     pub ready: Ready,
 }
 
+fn config(o: &Options, about: &About) -> client::Config {
+    let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, about.facts.architecture);
+    client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent }
+}
+
 /// The connection to the API server, which nobody uses yet.
 pub fn client(o: &Options, about: &About) -> Result<Client, ClientError> {
-    let user_agent = format!("longshore/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, about.facts.architecture);
-    Client::open(&client::Config { kubeconfig: o.kubeconfig.clone(), qps: o.qps, burst: o.burst, user_agent })
+    Client::open(&config(o, about))
 }
 
 /// The API server as the one who knows tokens and what somebody may do.
@@ -101,14 +119,15 @@ pub fn reviews(client: &Client) -> Rc<dyn Reviews> {
 }
 
 /// Joins the cluster. Returns who wants to hear of pods and events.
-pub fn join(o: &Options, client: Client, parts: Parts) -> Vec<Rc<dyn PodListener>> {
+pub fn join(o: &Options, client: Client, parts: Parts) -> Result<Vec<Rc<dyn PodListener>>, JoinError> {
     let name = parts.about.facts.name.clone();
     let news = Rc::new(Notify::new());
     let known = Rc::new(Cell::new(false));
     let services = services::Services::new(parts.dataplane, parts.to.clone(), known.clone(), news.clone());
-    services.start(&client);
     let (there, uid) = (Rc::new(RefCell::new(Value::Null)), Rc::new(RefCell::new(None)));
     let (at_server, mirrored) = (there.clone(), Rc::new(Notify::new()));
+    certificates::keep(&o.certificates, &client, &config(o, &parts.about), &name, there.clone())?;
+    services.start(&client);
     let watch = node::Watch {
         name: name.clone(),
         to: parts.to.clone(),
@@ -150,5 +169,5 @@ pub fn join(o: &Options, client: Client, parts: Parts) -> Vec<Rc<dyn PodListener
     tokio::task::spawn_local(mirrors.clone().run());
     let events = events::Events::new(client, &name, o.event_qps, o.event_burst);
     tokio::task::spawn_local(events.clone().run());
-    vec![reporter, mirrors, events]
+    Ok(vec![reporter, mirrors, events])
 }

@@ -66,9 +66,9 @@ pub fn settings(o: &Options) -> Result<Option<PortConfig>, OpenError> {
 
 /// Where the node keeps what it is known by.
 fn pki(o: &Options) -> PathBuf {
-    match o.cluster {
+    match &o.cluster {
         None => o.state_dir.join("pki"),
-        Some(_) => o.root_dir.join("pki"),
+        Some(member) => member.certificates.directory.clone(),
     }
 }
 
@@ -80,7 +80,10 @@ pub async fn open(o: &Options, config: PortConfig, with: With) -> Result<(), Ope
             let own = Rc::new(Pki::open(&directory).map_err(ConfigError::from)?);
             (by_own_authority(o, &config, own), Rc::new(Own(api)))
         }
-        Home::Cluster(reviews, addresses) => (Source::of_kubelet(&config, false, &directory, &o.node_name, addresses), reviews),
+        Home::Cluster(reviews, addresses) => {
+            let asked_for = o.cluster.as_ref().is_some_and(|member| member.certificates.serving);
+            (Source::of_kubelet(&config, asked_for, &directory, &o.node_name, addresses), reviews)
+        }
     };
     let parts = Parts {
         configuration: configuration(o, &config),

@@ -55,10 +55,12 @@ pub enum TlsError {
 pub enum Source {
     /// Of PEM files, which may be one; looked at again when they change.
     Files { certificate: PathBuf, key: PathBuf },
-    /// Of one file that somebody may first have to approve; until it is there, nobody is served.
+    /// Of one file that somebody may first have to approve; before it is there and after it has ended, nobody is served.
     Awaited(PathBuf),
     /// Made, and made again before it ends.
     Made(Box<dyn Fn() -> Result<Identity, TlsError>>),
+    /// The same, kept in files that others may replace.
+    Kept { directory: PathBuf, host: String, addresses: Vec<IpAddr> },
 }
 
 impl Source {
@@ -70,17 +72,35 @@ impl Source {
         if !config.tls_cert_file.is_empty() {
             return Source::Files { certificate: (&config.tls_cert_file).into(), key: (&config.tls_private_key_file).into() };
         }
-        let (directory, host) = (directory.to_owned(), host.to_owned());
-        Source::Made(Box::new(move || self_signed(&directory, &host, &addresses)))
+        Source::Kept { directory: directory.to_owned(), host: host.to_owned(), addresses }
     }
 
-    fn files(&self) -> Option<(&Path, &Path)> {
+    /// The certificate's and the key's.
+    fn files(&self) -> Option<(PathBuf, PathBuf)> {
         match self {
-            Source::Files { certificate, key } => Some((certificate, key)),
-            Source::Awaited(path) => Some((path, path)),
+            Source::Files { certificate, key } => Some((certificate.clone(), key.clone())),
+            Source::Awaited(path) => Some((path.clone(), path.clone())),
+            Source::Kept { directory, .. } => Some(kept(directory)),
             Source::Made(_) => None,
         }
     }
+
+    fn read(&self) -> Result<Identity, TlsError> {
+        match (self, self.files()) {
+            (Source::Made(make), _) => make(),
+            (Source::Kept { directory, host, addresses }, _) => self_signed(directory, host, addresses),
+            (_, Some((certificate, key))) => Ok(Identity { certificate: read(&certificate)?, key: read(&key)? }),
+            (Source::Files { .. } | Source::Awaited(_), None) => unreachable!("both have files"),
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        self.files().map_or_else(Stamp::new, |(certificate, key)| stamp(&[&certificate, &key]))
+    }
+}
+
+fn kept(directory: &Path) -> (PathBuf, PathBuf) {
+    (directory.join("kubelet.crt"), directory.join("kubelet.key"))
 }
 
 type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
@@ -136,7 +156,9 @@ impl Serving {
         {
             tracing::warn!(%error, "the port's certificate stays as it was");
         }
-        self.state.borrow().config.clone()
+        let state = self.state.borrow();
+        let ended = matches!(self.source, Source::Awaited(_)) && state.until.is_some_and(|until| now.wall > until);
+        state.config.clone().filter(|_| !ended)
     }
 
     /// Until when the certificate is good.
@@ -150,23 +172,19 @@ impl Serving {
             return false;
         }
         state.looked = now.mono;
-        let Some((certificate, key)) = self.source.files() else { return state.renew.is_none_or(|at| now.wall >= at) };
-        let found = stamp(&[certificate, key]);
+        let found = self.source.stamp();
         let other = found != state.stamp;
         state.stamp = found;
-        other
+        let is_made = matches!(self.source, Source::Made(_) | Source::Kept { .. });
+        other || (is_made && state.renew.is_none_or(|at| now.wall >= at))
     }
 
     fn take(&self, now: Now) -> Result<(), TlsError> {
-        let (identity, from, stamp) = match (&self.source, self.source.files()) {
-            (Source::Made(make), _) => (make()?, PathBuf::from("the certificate that was made"), Stamp::new()),
-            (_, Some((certificate, key))) => {
-                let stamp = stamp(&[certificate, key]);
-                (Identity { certificate: read(certificate)?, key: read(key)? }, certificate.to_owned(), stamp)
-            }
-            (_, None) => return Ok(()),
-        };
-        let (config, from, until) = self.build(&identity, &from)?;
+        // First: what is replaced meanwhile is seen at the next look.
+        let stamp = self.source.stamp();
+        let identity = self.source.read()?;
+        let path = self.source.files().map_or_else(|| "the certificate that was made".into(), |f| f.0);
+        let (config, from, until) = self.build(&identity, &path)?;
         // A clock that steps must not make us make one with every connection.
         let renew = (from + until.since(from) * 4 / 5).max(now.wall + Duration::from_secs(60));
         *self.state.borrow_mut() =
@@ -295,7 +313,7 @@ impl Authorities {
     pub fn user(&self, shown: &[CertificateDer<'static>]) -> Result<User, String> {
         let (own, between) = shown.split_first().ok_or("no certificate")?;
         self.current().verify_client_cert(own, between, UnixTime::now()).map_err(|e| e.to_string())?;
-        let mut user = by_certificate(own).ok_or("no name in it")?;
+        let mut user = by_certificate(own, clock::now().wall).ok_or("no name in it")?;
         let digest: String = Sha256::digest(own).iter().map(|b| format!("{b:02x}")).collect();
         user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={digest}")]);
         Ok(user)
@@ -332,12 +350,12 @@ fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
 }
 
 /// `kubelet.crt` and `kubelet.key` in this directory, as a kubelet makes them for itself: for the host's name, good for a
-/// year, by an authority of its own that nobody keeps. Those that are there and good are used.
+/// year, by an authority of its own that nobody keeps. Those that are there are used, and those that were made so are
+/// made anew when they are old.
 pub fn self_signed(directory: &Path, host: &str, addresses: &[IpAddr]) -> Result<Identity, TlsError> {
-    let (certificate, key) = (directory.join("kubelet.crt"), directory.join("kubelet.key"));
+    let (certificate, key) = kept(directory);
     if let (Ok(c), Ok(k)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key))
-        && is_good(&c)
-        && KeyPair::from_pem(&k).is_ok()
+        && !is_old(&c)
     {
         return Ok(Identity { certificate: c, key: k });
     }
@@ -353,13 +371,13 @@ pub fn self_signed(directory: &Path, host: &str, addresses: &[IpAddr]) -> Result
     Ok(made)
 }
 
-/// More than a fifth of its life is left.
-fn is_good(pem: &str) -> bool {
+/// It was made so, and no more than a fifth of its life is left.
+fn is_old(pem: &str) -> bool {
     let Some(Ok(der)) = CertificateDer::pem_slice_iter(pem.as_bytes()).next() else { return false };
     let Ok((_, c)) = x509_parser::parse_x509_certificate(&der) else { return false };
     let (from, until) = (c.validity().not_before.timestamp(), c.validity().not_after.timestamp());
-    let now = clock::now().wall.seconds();
-    from <= now && now < until - (until - from) / 5
+    let made = c.issuer().iter_common_name().any(|n| n.as_str().is_ok_and(|n| n.contains("-ca@")));
+    made && clock::now().wall.seconds() >= until - (until - from) / 5
 }
 
 fn make(host: &str, addresses: &[IpAddr]) -> Result<Identity, TlsError> {
@@ -413,8 +431,38 @@ mod tests {
         assert_eq!(std::fs::metadata(pki.join("kubelet.key")).unwrap().mode() & 0o777, 0o600);
         let again = self_signed(&pki, "node", &[]).unwrap();
         assert_eq!((&first.certificate, &first.key), (&again.certificate, &again.key));
-        std::fs::write(pki.join("kubelet.crt"), "torn").unwrap();
+        assert!(!is_old(&first.certificate) && is_old(&made_by("node-ca@1")) && !is_old(&made_by("a real authority")));
+        std::fs::write(pki.join("kubelet.crt"), made_by("node-ca@1")).unwrap();
         assert_ne!(self_signed(&pki, "node", &[]).unwrap().certificate, first.certificate);
+        // What somebody is writing is not written over.
+        std::fs::write(pki.join("kubelet.crt"), "torn").unwrap();
+        let source = || Source::of_kubelet(&config(), false, &pki, "node", Vec::new());
+        assert!(Serving::open(source(), &config()).err().unwrap().to_string().contains("kubelet.crt"));
+        assert_eq!(std::fs::read_to_string(pki.join("kubelet.crt")).unwrap(), "torn");
+    }
+
+    /// One that has ended.
+    fn made_by(authority: &str) -> String {
+        let mut p = CertificateParams::default();
+        p.distinguished_name.push(DnType::CommonName, authority);
+        (p.not_before, p.not_after) = (time(1000).into(), time(2000).into());
+        p.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    #[test]
+    fn files_that_others_put_in_the_place_of_those_that_were_made_are_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let serving = Serving::open(Source::of_kubelet(&config(), false, dir.path(), "node", Vec::new()), &config()).unwrap();
+        let until = serving.until();
+        let key = KeyPair::generate().unwrap();
+        let mut p = CertificateParams::default();
+        p.not_after = time(3_000_000_000).into();
+        std::fs::write(dir.path().join("kubelet.crt"), p.self_signed(&key).unwrap().pem()).unwrap();
+        serving.state.borrow_mut().looked = Mono::default();
+        assert!(serving.config().is_some() && serving.until() == until, "its key is not there yet");
+        std::fs::write(dir.path().join("kubelet.key"), key.serialize_pem()).unwrap();
+        serving.state.borrow_mut().looked = Mono::default();
+        assert!(serving.config().is_some() && serving.until() == Some(Wall::from_seconds(3_000_000_000)));
     }
 
     #[test]
@@ -435,6 +483,8 @@ mod tests {
         assert!(serving.config().is_some() && serving.until().is_some());
         awaited.state.borrow_mut().looked = Mono::default();
         assert!(awaited.config().is_some(), "it came");
+        awaited.state.borrow_mut().until = Some(Wall::from_seconds(1));
+        assert!(awaited.config().is_none(), "it has ended");
     }
 
     #[test]
