@@ -85,8 +85,12 @@ impl Rewriter {
         let stream = [head[5], head[6], head[7], head[8]];
         let wanted = if matches!(self.stage, Stage::Block { .. }) { CONTINUATION } else { HEADERS };
         if kind != wanted {
-            // Within a block anything else is an error, which the server may find for itself.
-            self.stage = if wanted == CONTINUATION { Stage::Through } else { Stage::Frames(HEAD + length) };
+            if wanted == CONTINUATION {
+                // Within a block anything else is an error, which the server may find for itself.
+                self.close(false, out);
+            } else {
+                self.stage = Stage::Frames(HEAD + length);
+            }
             return true;
         }
         if self.held.len() < HEAD + length {
