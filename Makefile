@@ -93,6 +93,7 @@ bench: ## what a node and its parts cost, beside the floor; takes minutes
 	@tests/setup/packages.sh build runtime namespaces
 	$(CARGO) build --release -p longshore
 	LONGSHORE_BINARY=$(TARGET)/release/longshore $(CARGO) bench --profile $(PROFILE) -p longshore-tests --bench node
+	LONGSHORE_BINARY=$(TARGET)/release/longshore LONGSHORE_BENCH_PART=cluster $(CARGO) bench --profile $(PROFILE) -p longshore-tests --bench node
 	$(CARGO) bench --profile $(PROFILE) -p longshore --bench api
 	$(CARGO) bench -p longshore-dataplane --bench pipeline
 

@@ -1,6 +1,8 @@
 //! The whole daemon as a member of a cluster, against the API over TLS.
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use longshore::run::api::pki::Pki;
 use longshore_cri::error::Verb;
 use longshore_cri::fake::Options as FakeOptions;
@@ -241,6 +243,35 @@ fn services_of_the_cluster_answer_on_the_node() -> Result<()> {
     wait_until("the service answers", SOON, || connect().unwrap_or(false))?;
     ensure!(server.join().is_ok_and(|r| r.is_ok()));
     Ok(())
+}
+
+#[test]
+fn services_are_watched_by_the_proxys_own_credentials_where_there_are_some() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let wrong = dir.path().join("proxy.conf");
+    let (plane, node) = FakeNode::join_with(
+        Options::default(),
+        FakeOptions::default(),
+        |_| {},
+        |plane, o| {
+            // Of somebody who may do nothing.
+            let own = Pki::open(&plane.pki)?.client("mallory", &[], Duration::from_secs(3600))?;
+            let data = |pem: &str| BASE64_STANDARD.encode(pem);
+            let authority = data(&std::fs::read_to_string(plane.pki.join("ca.crt"))?);
+            let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "x",
+                "clusters": [{"name": "x", "cluster": {"server": "https://127.0.0.1:6444", "certificate-authority-data": authority}}],
+                "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+                "users": [{"name": "x", "user": {"client-certificate-data": data(&own.certificate), "client-key-data": data(&own.key)}}]});
+            std::fs::write(&wrong, config.to_string())?;
+            o.arguments.extend(["--proxy-kubeconfig".to_owned(), wrong.to_string_lossy().into_owned()]);
+            Ok(())
+        },
+    )?;
+    plane.wait(NODE, "the node is ready", is_ready)?;
+    wait_until("who may not is told", SOON, || {
+        let log = node.daemon.log();
+        log.lines().any(|l| l.contains("endpointslices") && l.contains("mallory"))
+    })
 }
 
 #[test]

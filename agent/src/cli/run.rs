@@ -112,6 +112,9 @@ pub struct Run {
     /// Be a node of the cluster that this kubeconfig leads to, instead of a machine without a control plane
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Watch services and endpoint slices by this kubeconfig: an API server may not let a node's own credentials do so
+    #[arg(long, value_name = "FILE", requires = "kubeconfig")]
+    proxy_kubeconfig: Option<PathBuf>,
     /// Where there is no good client certificate yet: ask for one by this kubeconfig, and write --kubeconfig
     #[arg(long, value_name = "FILE", requires = "kubeconfig")]
     bootstrap_kubeconfig: Option<PathBuf>,
@@ -228,7 +231,8 @@ impl Run {
             serving: self.rotate_server_certificates,
             ..cluster::certificates::Options::new(self.cert_dir.unwrap_or_else(|| self.root_dir.join("pki")))
         };
-        let member = |file| cluster::Options { labels, taints, certificates, ..cluster::Options::new(file) };
+        let proxy_kubeconfig = self.proxy_kubeconfig;
+        let member = |file| cluster::Options { labels, taints, certificates, proxy_kubeconfig, ..cluster::Options::new(file) };
         Options {
             cluster: self.kubeconfig.map(member),
             manifests: self.manifests,

@@ -5,7 +5,7 @@
 //! what was seen, budgets are those of the design; nothing here asserts, because machines are noisy.
 //!
 //! `LONGSHORE_BENCH_PODS` says how many pods. `LONGSHORE_BENCH_PART=cpu` measures only what their start costs in CPU, in as
-//! many rounds as `LONGSHORE_BENCH_ROUNDS` says.
+//! many rounds as `LONGSHORE_BENCH_ROUNDS` says; `cluster` measures a member of a cluster.
 
 use anyhow::{Context, Result, ensure};
 use longshore_cri::client::{Client, Config};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use journal::Journal;
 
+mod cluster;
 mod cpu;
 mod endpoints;
 mod journal;
@@ -34,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 fn main() -> Result<()> {
     let count = number("LONGSHORE_BENCH_PODS").unwrap_or(PODS);
+    if std::env::var("LONGSHORE_BENCH_PART").is_ok_and(|part| part == "cluster") {
+        return cluster::measure(count);
+    }
     let lab = Lab::up()?;
     if std::env::var("LONGSHORE_BENCH_PART").is_ok_and(|part| part == "cpu") {
         return cpu::measure(&lab, count);

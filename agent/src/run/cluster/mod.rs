@@ -49,6 +49,8 @@ const CERTIFICATES: &str = "/var/lib/kubelet/pki";
 #[derive(Clone, Debug)]
 pub struct Options {
     pub kubeconfig: PathBuf,
+    /// By whose credentials services and their endpoints are watched; None: the node's own.
+    pub proxy_kubeconfig: Option<PathBuf>,
     /// `kubeAPIQPS`, `kubeAPIBurst`
     pub qps: f64,
     pub burst: u32,
@@ -69,6 +71,7 @@ impl Options {
     pub fn new(kubeconfig: PathBuf) -> Options {
         Options {
             kubeconfig,
+            proxy_kubeconfig: None,
             qps: 50.0,
             burst: 100,
             event_qps: 50.0,
@@ -127,7 +130,10 @@ pub fn join(o: &Options, client: Client, parts: Parts) -> Result<Vec<Rc<dyn PodL
     let (there, uid) = (Rc::new(RefCell::new(Value::Null)), Rc::new(RefCell::new(None)));
     let (at_server, mirrored) = (there.clone(), Rc::new(Notify::new()));
     certificates::keep(&o.certificates, &client, &config(o, &parts.about), &name, there.clone())?;
-    services.start(&client);
+    match &o.proxy_kubeconfig {
+        None => services.start(&client),
+        Some(kubeconfig) => services.start(&Client::open(&client::Config { kubeconfig: kubeconfig.clone(), ..config(o, &parts.about) })?),
+    }
     let watch = node::Watch {
         name: name.clone(),
         to: parts.to.clone(),
