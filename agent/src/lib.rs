@@ -8,6 +8,7 @@ pub mod api;
 pub mod cgroup;
 pub mod cli;
 pub mod cluster;
+pub mod config;
 pub mod describe;
 pub mod env;
 pub mod grpc;

@@ -1,11 +1,13 @@
 //! `longshore check`: reads manifests as the daemon would, without one.
 
 use super::Fault;
+use crate::config::{self, FieldError};
 use crate::manifest::store::{Record, Store};
 use crate::manifest::{Problem, Rules, read};
 use crate::run::sources;
 use crate::time::Wall;
 use clap::{Args, ValueEnum};
+use longshore_dataplane::config::{self as proxy, kube_proxy};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   longshore check                          the directory that the daemon watches
   longshore check ./pods web.yaml          other directories and files
+  longshore check /var/lib/kubelet/config.yaml    the configuration of a kubelet or kube-proxy
   kubectl get pod web -o yaml | longshore check -    from standard input")]
 pub struct Check {
     /// Directories and files; - is standard input
@@ -78,6 +81,19 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// What is wrong with the configuration of a kubelet or kube-proxy, unknown fields included. None: it is none.
+fn configuration(text: &str) -> Option<(&'static str, Vec<FieldError>)> {
+    let document = crate::manifest::text::one(text).ok()?;
+    if document["kind"] == config::KIND {
+        return Some((config::KIND, config::decode::strict(&document)));
+    }
+    (document["kind"] == kube_proxy::KIND).then(|| {
+        let unknown = proxy::decode::decode(&document).0.unknown;
+        let errors = proxy::effective::settle(&proxy::flags::parse(&[]), Some(&document)).err().unwrap_or_default();
+        (kube_proxy::KIND, errors.into_iter().chain(unknown).collect())
+    })
+}
+
 impl Found {
     /// `several`: other places are looked at too, so names alone would not tell where.
     fn take(&mut self, path: &Path, several: bool) {
@@ -104,6 +120,20 @@ impl Found {
     }
 
     fn file(&mut self, name: &str, text: &str) {
+        if let Some((kind, wrong)) = configuration(text) {
+            self.files += 1;
+            self.objects += 1;
+            let problem = |e: FieldError| Problem {
+                file: name.to_owned(),
+                document: 1,
+                object: kind.to_owned(),
+                field: e.field,
+                message: e.message,
+                ..Problem::default()
+            };
+            self.unreadable.extend(wrong.into_iter().map(problem));
+            return;
+        }
         let contents = read(name, text, &self.rules);
         self.files += 1;
         self.objects += contents.objects.len();

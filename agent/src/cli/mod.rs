@@ -5,6 +5,7 @@ mod client;
 mod exec;
 mod get;
 mod kubeconfig;
+mod kubelet;
 mod logs;
 mod proxy;
 mod resource;
@@ -87,8 +88,10 @@ impl From<ClientError> for Fault {
 pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     let called = words.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
-    if called.is_some_and(|name| name == "kube-proxy") {
-        return proxy::by_name(&words[1..]);
+    match called.and_then(std::ffi::OsStr::to_str) {
+        Some("kube-proxy") => return proxy::by_name(&words[1..]),
+        Some("kubelet") => return kubelet::by_name(&words[1..]),
+        _ => {}
     }
     match Cli::parse().command {
         Command::Run(r) => r.main(),

@@ -5,6 +5,7 @@ use crate::cluster::node_object;
 use crate::manifest::validate::names;
 use crate::run::assemble::{self, Options};
 use crate::run::cluster;
+use crate::run::kubelet;
 use crate::run::process;
 use clap::Args;
 use std::net::IpAddr;
@@ -143,7 +144,7 @@ pub struct Run {
 
 /// Two for each processor: a start waits for the disk and for other processes about half of its time. More would only
 /// delay the first pods of many.
-fn parallel_starts() -> usize {
+pub(super) fn parallel_starts() -> usize {
     (std::thread::available_parallelism().map_or(1, usize::from) * 2).max(4)
 }
 
@@ -153,7 +154,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} is not a duration such as 2m, 1m30s or 500ms"))
 }
 
-fn node_label(text: &str) -> Result<(String, String), String> {
+pub(super) fn node_label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not key=value"))?;
     let wrong = names::qualified(key).into_iter().chain(names::label_value(value)).map(|m| m.to_string()).next();
     match wrong.or_else(|| node_object::refused_label(key)) {
@@ -186,43 +187,47 @@ pub(super) fn port_range(text: &str) -> Result<(u16, u16), String> {
     if range.0 == 0 || range.0 > range.1 { Err(error()) } else { Ok(range) }
 }
 
+/// Runs the daemon until it ends or is told to stop.
+pub(super) fn daemon(options: assemble::Options) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(r) => r,
+        Err(e) => {
+            eprintln!("longshore: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, async {
+        tokio::select! {
+            // First, so that a signal during the start is heard as well.
+            biased;
+            () = process::asked_to_stop() => {
+                tracing::info!("stopping; containers run on");
+                Ok(())
+            }
+            r = assemble::run(options) => r,
+        }
+    });
+    // Crash-only: what is under way is left where it is, and found again.
+    drop(local);
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("longshore: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl Run {
     pub fn main(self) -> ExitCode {
         process::tune();
         process::log(self.log_level, self.log_json);
         process::claim();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = match runtime {
-            Ok(r) => r,
-            Err(e) => {
-                eprintln!("longshore: cannot start: {e}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let local = tokio::task::LocalSet::new();
-        let result = local.block_on(&runtime, async {
-            tokio::select! {
-                // First, so that a signal during the start is heard as well.
-                biased;
-                () = process::asked_to_stop() => {
-                    tracing::info!("stopping; containers run on");
-                    Ok(())
-                }
-                r = assemble::run(self.options()) => r,
-            }
-        });
-        // Crash-only: what is under way is left where it is, and found again.
-        drop(local);
-        runtime.shutdown_background();
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("longshore: {e}");
-                ExitCode::FAILURE
-            }
-        }
+        daemon(self.options())
     }
-
     fn options(self) -> Options {
         let (labels, taints) = (self.node_labels.into_iter().collect(), self.register_with_taints);
         let certificates = cluster::certificates::Options {
@@ -258,6 +263,8 @@ impl Run {
             api_roles: self.api_role_file,
             kubelet_address: self.kubelet_bind_address,
             kubelet_config: self.kubelet_config,
+            kubelet: kubelet::Settings::default(),
+            service_proxy: true,
             cluster_domain: self.cluster_domain,
             node_name: process::node_name(self.node_name),
             cgroup_driver: if self.cgroup_driver == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },

@@ -33,7 +33,6 @@ use crate::lone::Lone;
 use crate::lone::addresses::{ParseRangeError, Range, Ranges};
 use crate::node::NodeState;
 use crate::node::state::NodeConfig;
-use crate::plan::backoff;
 use crate::pod::QosClass;
 use crate::port::PortConfig;
 use crate::work::dns::Resolv;
@@ -85,6 +84,10 @@ pub struct Options {
     /// Where the kubelet's own port is served; None: nowhere. And more of what a `KubeletConfiguration` says of it.
     pub kubelet_address: Option<std::net::SocketAddr>,
     pub kubelet_config: Option<PathBuf>,
+    /// What else a `KubeletConfiguration` says.
+    pub kubelet: super::kubelet::Settings,
+    /// Services are served here; else another process does it.
+    pub service_proxy: bool,
     pub cluster_domain: String,
     pub node_name: String,
     pub cgroup_driver: Driver,
@@ -160,14 +163,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     let (ask, questions) = mpsc::channel(QUEUE);
     let (exited, exits) = mpsc::channel(QUEUE);
     let lone = Lone::new(services_ranges, &o.node_name, services::given(&o.state_dir));
-    let dataplane = Rc::new(Dataplane::start(dataplane_config(&o, &node_ips)?)?);
-    // A kernel that lacks the mode has got another.
-    ProxySettings { mode: dataplane.status().mode.into(), ..settings(&o) }.write(&o.run_dir);
-    if o.cluster.is_none() {
-        // Packets to addresses of services that are none must not leave the machine.
-        let spec = ServiceCidrSpec { cidrs: o.service_cidrs.clone() };
-        dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr { spec, ..ServiceCidr::default() })));
-    }
+    let dataplane = o.service_proxy.then(|| start_dataplane(&o, &node_ips)).transpose()?;
     let rules = crate::manifest::Rules { node_ports: o.node_ports, ..crate::manifest::Rules::default() };
     let (files, wishes) = door::door();
     let files: Rc<dyn Files> = match &o.cluster {
@@ -178,7 +174,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         }
     };
     let show = Show::new(start_api(&o, &rules, files)?, &o.node_name);
-    let services = Rc::new(Services::new(lone, Some(dataplane.clone()), &o.state_dir, to.clone(), Some(show.clone())));
+    let services = Rc::new(Services::new(lone, dataplane.clone(), &o.state_dir, to.clone(), Some(show.clone())));
     tokio::task::spawn_local(services.clone().record_events());
     if o.cluster.is_none() {
         start_dns(&o, &services, &node_ips).await?;
@@ -243,7 +239,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         }
         Some((member, of_cluster)) => {
             let (to, ready) = (to.clone(), ready.clone());
-            let parts = cluster::Parts { to, ask: ask_health, runtime: client.clone(), about, dataplane: Some(dataplane), ready };
+            let parts = cluster::Parts { to, ask: ask_health, runtime: client.clone(), about, dataplane, ready };
             listeners.extend(cluster::join(member, of_cluster, parts)?);
         }
     }
@@ -252,7 +248,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
         recorder: Recorder::default(),
         client: client.clone(),
         observer: observer.clone(),
-        images: Images::new(client.clone(), 1, to.clone()),
+        images: Images::new(client.clone(), o.kubelet.parallel_pulls, to.clone()),
         runner: Runner::new(executor, to.clone(), o.parallel_starts),
         state,
         listeners,
@@ -279,6 +275,19 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     }
     event_loop.run().await;
     Ok(())
+}
+
+/// The service proxy.
+fn start_dataplane(o: &Options, node_ips: &[IpAddr]) -> Result<Rc<Dataplane>, AssembleError> {
+    let dataplane = Rc::new(Dataplane::start(dataplane_config(o, node_ips)?)?);
+    // A kernel that lacks the mode has got another.
+    ProxySettings { mode: dataplane.status().mode.into(), ..settings(o) }.write(&o.run_dir);
+    if o.cluster.is_none() {
+        // Packets to addresses of services that are none must not leave the machine.
+        let spec = ServiceCidrSpec { cidrs: o.service_cidrs.clone() };
+        dataplane.apply(Change::SetServiceCidr(Arc::new(ServiceCidr { spec, ..ServiceCidr::default() })));
+    }
+    Ok(dataplane)
 }
 
 /// The API of this node, without its doors.
@@ -422,15 +431,15 @@ fn node_config(o: &Options, runtime_name: String, cgroups: Layout, cgroup_v2: bo
         container_logs_dir: text(&o.container_logs_dir),
         cgroups,
         cgroup_v2,
-        pod_pids_limit: -1,
+        pod_pids_limit: o.kubelet.pod_pids_limit,
         cluster_domain: o.cluster_domain.clone(),
-        cluster_dns: o.dns_address.into_iter().collect(),
-        host_resolv: Resolv::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
-        limits: backoff::Limits::default(),
+        cluster_dns: o.dns_address.into_iter().chain(o.kubelet.cluster_dns.iter().copied()).collect(),
+        host_resolv: Resolv::parse(&o.kubelet.host_resolv()),
+        limits: o.kubelet.restarts,
         max_pods: o.max_pods,
-        seccomp_default: false,
-        allowed_unsafe_sysctls: Vec::new(),
-        single_process_oom_kill: false,
+        seccomp_default: o.kubelet.seccomp_default,
+        allowed_unsafe_sysctls: o.kubelet.allowed_unsafe_sysctls.clone(),
+        single_process_oom_kill: o.kubelet.single_process_oom_kill,
         runtime_name,
         started: clock::now().wall,
     }

@@ -18,6 +18,7 @@ pub mod hooks;
 pub mod host_addresses;
 pub mod housekeeping;
 pub mod images;
+pub mod kubelet;
 pub mod lanes;
 pub mod lookout;
 pub mod machine;

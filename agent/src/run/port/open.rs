@@ -51,9 +51,12 @@ pub fn settings(o: &Options) -> Result<Option<PortConfig>, OpenError> {
     if o.cluster.is_none() && o.kubelet_address.is_none() && o.kubelet_config.is_none() {
         return Ok(None);
     }
-    let mut config = match &o.kubelet_config {
-        Some(path) => read(path)?,
-        None => PortConfig::default(),
+    let mut config = match (&o.kubelet.configuration, &o.kubelet_config) {
+        (Some(whole), _) => {
+            crate::typed::read(whole).map_err(|e| ConfigError::Wrong { path: "--config".into(), message: e.to_string() })?
+        }
+        (None, Some(path)) => read(path)?,
+        (None, None) => PortConfig::default(),
     };
     if let Some(at) = o.kubelet_address {
         (config.address, config.port) = (at.ip(), at.port());
@@ -133,6 +136,11 @@ fn by_own_authority(o: &Options, config: &PortConfig, pki: Rc<Pki>) -> Source {
 /// What holds here of a `KubeletConfiguration`.
 fn configuration(o: &Options, config: &PortConfig) -> Value {
     let mut out = serde_json::to_value(config).expect("plain data serialises");
+    if let Some(whole) = &o.kubelet.configuration {
+        let mut whole = whole.clone();
+        crate::config::merge(&mut whole, &out);
+        return whole;
+    }
     let driver = match o.cgroup_driver {
         crate::cgroup::Driver::Systemd => "systemd",
         crate::cgroup::Driver::Cgroupfs => "cgroupfs",
