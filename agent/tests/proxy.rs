@@ -141,7 +141,7 @@ fn everything_wrong_is_told_at_once() {
     let out = run(&["proxy", "--services", ".", "--mode", "x", "--oom-score-adj=9999"]);
     let error = text(&out.stderr);
     assert!(error.contains("error: mode: \"x\" is none of") && error.contains("error: oomScoreAdj: "), "{error}");
-    assert_eq!(text(&run(&["proxy", "--version"]).stdout), "Kubernetes v1.36.0\n");
+    assert_eq!(text(&run(&["proxy", "--version"]).stdout), "Kubernetes v1.36.2\n");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("written.yaml");
     let out = run(&["proxy", "--mode", "ipvs", "--ipvs-scheduler=lc", "--write-config-to", path.to_str().unwrap()]);
