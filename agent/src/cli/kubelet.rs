@@ -88,6 +88,8 @@ fn options(line: &CommandLine, c: &Configuration) -> Result<Options, Vec<FieldEr
     let ip = c.text("address").parse().map_err(|_| vec![FieldError::new("address", "is not an IP address")])?;
     let port = u16::try_from(c.number("port")).map_err(|_| vec![FieldError::new("port", "is no port")])?;
     let endpoint = c.text("containerRuntimeEndpoint");
+    let node_ips = line.own("node-ip").unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(|t| t.trim().parse());
+    let node_ips = node_ips.collect::<Result<Vec<std::net::IpAddr>, _>>().map_err(|e| vec![FieldError::new("--node-ip", e.to_string())])?;
     Ok(Options {
         cluster: member(line, c)?,
         service_proxy: false,
@@ -115,7 +117,7 @@ fn options(line: &CommandLine, c: &Configuration) -> Result<Options, Vec<FieldEr
         api_roles: None,
         kubelet_address: Some(SocketAddr::new(ip, port)),
         kubelet_config: None,
-        kubelet: kubelet::Settings::of(c),
+        kubelet: kubelet::Settings { node_ips, ..kubelet::Settings::of(c) },
         cluster_domain: c.text("clusterDomain").into(),
         node_name: process::node_name(line.own("hostname-override").map(str::to_owned)),
         cgroup_driver: if c.text("cgroupDriver") == "systemd" { Driver::Systemd } else { Driver::Cgroupfs },

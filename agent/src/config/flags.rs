@@ -79,7 +79,6 @@ const IDLE: &[&str] = &[
     "image-credential-provider-bin-dir",
     "image-credential-provider-config",
     "lock-file",
-    "node-ip",
     "runtime-cgroups",
 ];
 

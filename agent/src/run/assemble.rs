@@ -154,7 +154,7 @@ pub async fn run(o: Options) -> Result<(), AssembleError> {
     top_groups(&cgroups, &facts)?;
     tunables::set(std::path::Path::new("/proc/sys"));
     let services_ranges = ranges(&o)?;
-    let node_ips = facts.host_ips.clone();
+    let node_ips = super::host_addresses::host_ips();
     let runtime_version = format!("{}://{}", runtime.name, runtime.version);
     let v2 = cgroups.version() == Version::V2;
     let stats = Arc::new(Reader::new(places(&o, &layout, v2)));
@@ -450,6 +450,12 @@ fn places(o: &Options, layout: &Layout, v2: bool) -> Places {
     Places { node: o.node_name.clone(), layout: layout.clone(), v2, cgroups, proc, root_dir: o.root_dir.clone() }
 }
 
+/// A lone node has all that it is known by, a member of a cluster what a kubelet has.
+fn host_ips(o: &Options) -> Vec<IpAddr> {
+    let found = super::host_addresses::host_ips();
+    if o.cluster.is_some() { super::host_addresses::of_member(found, &o.kubelet.node_ips) } else { found }
+}
+
 fn facts(o: &Options) -> NodeFacts {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = memory_bytes();
@@ -468,7 +474,7 @@ fn facts(o: &Options) -> NodeFacts {
     }
     NodeFacts {
         name: o.node_name.clone(),
-        host_ips: super::host_addresses::host_ips(),
+        host_ips: host_ips(o),
         allocatable,
         memory_bytes: memory,
         architecture: architecture().into(),

@@ -25,6 +25,19 @@ pub fn host_ips() -> Vec<IpAddr> {
     if found.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { found }
 }
 
+/// What a member of a cluster is known by: what was wished for, else one of those that were found, of IPv4 where nobody
+/// wishes for the other family (specification of the kubelet, 1.9).
+pub fn of_member(found: Vec<IpAddr>, wished: &[IpAddr]) -> Vec<IpAddr> {
+    match wished {
+        [family] if family.is_unspecified() => {
+            let of_family = found.iter().position(|ip| ip.is_ipv4() == family.is_ipv4());
+            found.into_iter().skip(of_family.unwrap_or(0)).take(1).collect()
+        }
+        [] => found.into_iter().take(1).collect(),
+        _ => wished.to_vec(),
+    }
+}
+
 fn choose(held: &[(String, IpAddr)], v4: bool, outward: Option<&str>) -> Option<IpAddr> {
     let usable = |ip: &IpAddr| match ip {
         IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
@@ -72,6 +85,16 @@ fn least(routes: &str, of: impl Fn(&str) -> Option<(u32, usize)>) -> Option<&str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_is_known_by_one_address_unless_two_are_wished_for() {
+        let ip = |t: &str| t.parse::<IpAddr>().unwrap();
+        let found = || vec![ip("192.0.2.1"), ip("2001:db8::1")];
+        assert_eq!(of_member(found(), &[]), [ip("192.0.2.1")]);
+        assert_eq!(of_member(found(), &[ip("::")]), [ip("2001:db8::1")]);
+        assert_eq!(of_member(vec![ip("2001:db8::1")], &[ip("0.0.0.0")]), [ip("2001:db8::1")], "better than none");
+        assert_eq!(of_member(found(), &[ip("192.0.2.9"), ip("2001:db8::9")]), [ip("192.0.2.9"), ip("2001:db8::9")]);
+    }
 
     const ROUTES: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
         wlan0\t00000000\t010200C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\

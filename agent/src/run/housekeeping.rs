@@ -104,9 +104,8 @@ impl Housekeeping {
         if self.question(move |n| known(n).contains(&asked)).await != Some(false) {
             return Ok(());
         }
-        tracing::info!(%uid, "removing what a pod left that nobody knows");
         let (cgroups, pods, logs) = (self.cgroups.clone(), self.pods.clone(), self.pod_logs.clone());
-        turn.run(move || {
+        let removed = turn.run(move || {
             for (class, uid) in &what.groups {
                 cgroups.remove(&cgroups.layout().pod(*class, uid)).map_err(|e| e.to_string())?;
             }
@@ -118,8 +117,8 @@ impl Housekeeping {
                 volumes::dir::remove_tree(&path.to_string_lossy()).map_err(|e| format!("{}: {e}", path.display()))?;
             }
             Ok(())
-        })
-        .await
+        });
+        removed.await.inspect(|()| tracing::info!(%uid, "removed what a pod left that nobody knows"))
     }
 
     /// Removes links to logs that lead nowhere now and did in the last round; the former are returned.

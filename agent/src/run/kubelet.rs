@@ -28,6 +28,8 @@ pub struct Settings {
     /// The whole of it; None: the daemon runs by its own flags.
     pub configuration: Option<Value>,
     pub cluster_dns: Vec<IpAddr>,
+    /// `--node-ip`: what the node is known by, or its family where it is an unspecified one. Empty: it is found.
+    pub node_ips: Vec<IpAddr>,
     /// Empty: pods get nothing of the node's.
     pub resolv_conf: PathBuf,
     pub pod_pids_limit: i64,
@@ -43,6 +45,7 @@ impl Default for Settings {
         Settings {
             configuration: None,
             cluster_dns: Vec::new(),
+            node_ips: Vec::new(),
             resolv_conf: "/etc/resolv.conf".into(),
             pod_pids_limit: -1,
             seccomp_default: false,
@@ -58,6 +61,7 @@ impl Settings {
     pub fn of(c: &Configuration) -> Settings {
         Settings {
             configuration: Some(c.value().clone()),
+            node_ips: Vec::new(),
             cluster_dns: c.texts("clusterDNS").iter().filter_map(|t| t.parse().ok()).collect(),
             resolv_conf: c.text("resolvConf").into(),
             pod_pids_limit: c.number("podPidsLimit"),

@@ -81,7 +81,7 @@ fn own(page: &mut Page, status: &Status) {
         p.single(&format!("longshore_proxy_{name}"), "counter", help, value);
     }
     p.metric("kubernetes_build_info", "gauge", "The version whose behaviour this is.");
-    p.sample("kubernetes_build_info", &[("git_version", "v1.36.0"), ("major", "1"), ("minor", "36")], 1);
+    p.sample("kubernetes_build_info", &[("git_version", "v1.36.2"), ("major", "1"), ("minor", "36")], 1);
 }
 
 fn process(page: &mut Page) {
