@@ -110,7 +110,13 @@ pub fn connected(from: SocketAddr, to: SocketAddr) -> io::Result<UdpSocket> {
 pub fn ask(socket: &UdpSocket) -> io::Result<Answer> {
     socket.send(b"who are you?")?;
     let mut buffer = [0; 128];
-    let len = socket.recv(&mut buffer)?;
+    // A wait with a limit is not begun again by the kernel when the machine was stopped meanwhile.
+    let len = loop {
+        match socket.recv(&mut buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
     Ok(parse(std::str::from_utf8(&buffer[..len]).unwrap()))
 }
 
