@@ -9,14 +9,13 @@ use longshore_cri::fake::Options as FakeOptions;
 use longshore_tests::lab::control_plane::{ControlPlane, Line};
 use longshore_tests::lab::daemon::Options;
 use longshore_tests::lab::wait::wait_for;
-use longshore_tests::lab::{FakeNode, client, usage};
+use longshore_tests::lab::{FakeNode, usage};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const NODE: &str = "/api/v1/nodes/lab";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const HEALTH: &str = "127.0.0.1:10256";
 const PATIENCE: Duration = Duration::from_secs(240);
 const SERVICES_OF_ALL: usize = 10_000;
 const CHANGES: usize = 30;
@@ -29,12 +28,6 @@ fn resident(node: &FakeNode) -> Result<String> {
     Ok(mib(usage::of(node.daemon.pid().context("the daemon runs")?)?.resident))
 }
 
-/// A network of its own, in which the health of the service proxy is asked for.
-fn joined() -> Result<(ControlPlane, FakeNode)> {
-    let arguments = vec!["--proxy-healthz-bind-address".to_owned(), HEALTH.to_owned()];
-    FakeNode::join(Options { arguments, ..Options::default() }, FakeOptions::default(), |_| {})
-}
-
 fn pods_that(plane: &ControlPlane, are: impl Fn(&Value) -> bool) -> Result<usize> {
     let list = plane.get(PODS)?.context("a list")?;
     Ok(list["items"].as_array().map_or(0, |l| l.iter().filter(|p| are(p)).count()))
@@ -42,7 +35,7 @@ fn pods_that(plane: &ControlPlane, are: impl Fn(&Value) -> bool) -> Result<usize
 
 pub fn measure(count: usize) -> Result<()> {
     println!("a member of a cluster, its runtime in memory:");
-    let (plane, mut node) = joined()?;
+    let (plane, mut node) = FakeNode::join(Options::default(), FakeOptions::default(), |_| {})?;
     plane.wait(NODE, "the node is ready", is_ready)?;
     std::thread::sleep(Duration::from_secs(5));
     line("resident, idle", resident(&node)?, "15 MiB");
@@ -115,24 +108,41 @@ fn services(plane: &ControlPlane, node: &mut FakeNode) -> Result<()> {
                 "ipFamilies": ["IPv4"], "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}], "sessionAffinity": "None",
                 "internalTrafficPolicy": "Cluster"});
             api.publish(SERVICES, json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}));
-            let meta = json!({"name": format!("s{i}-a"), "namespace": "default", "uid": format!("e-{i}"), "resourceVersion": "1",
-                "labels": {"kubernetes.io/service-name": format!("s{i}")}});
-            let one = |n: u8| json!({"addresses": [format!("10.200.{a}.{b}").replace("200", &(200 + n).to_string())], "conditions": {"ready": true}});
-            api.publish(SLICES, json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4",
-                "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [one(0), one(1)]}));
+            api.publish(SLICES, slice(&format!("s{i}"), i));
         }
+    })?;
+    // The one that is told of last has somebody who answers.
+    node.namespace.ip("addr add 192.0.2.7/32 dev lo\nroute add 10.96.0.0/16 dev lo src 192.0.2.7\n")?;
+    let _listener = node.namespace.enter(|| TcpListener::bind("192.0.2.7:8080"))??;
+    plane.with(|api| {
+        let last = format!("s{}", SERVICES_OF_ALL - 1);
+        let mut slice = slice(&last, SERVICES_OF_ALL - 1);
+        slice["endpoints"] = json!([{"addresses": ["192.0.2.7"], "conditions": {"ready": true}}]);
+        api.publish(SLICES, slice);
     })?;
     node.daemon.kill_nine();
     node.namespace.run(&["nft", "flush", "ruleset"])?;
     let began = Instant::now();
     node.daemon.spawn()?;
-    let to: SocketAddr = HEALTH.parse()?;
-    wait_for("the first program is in the kernel", PATIENCE, || {
-        let healthy = node.namespace.enter(|| client::get(to, "/healthz", Duration::from_secs(1)).is_ok());
-        anyhow::Ok(healthy.is_ok_and(|h| h).then_some(()))
+    let last = SERVICES_OF_ALL - 1;
+    let to: SocketAddr = format!("10.96.{}.{}:80", last / 250, last % 250 + 1).parse()?;
+    wait_for("the last service answers", PATIENCE, || {
+        let answers = node.namespace.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(20)).is_ok());
+        anyhow::Ok(answers.is_ok_and(|a| a).then_some(()))
     })?;
-    line(&format!("{SERVICES_OF_ALL} services, start to kernel"), ms(began.elapsed()), "2 s");
-    std::thread::sleep(Duration::from_secs(20));
+    line(&format!("{SERVICES_OF_ALL} services, start to the last one's answer"), ms(began.elapsed()), "2 s");
+    // What lists took is given back within a minute.
+    std::thread::sleep(Duration::from_secs(75));
     line("  resident with them", resident(node)?, "40 MiB");
     Ok(())
+}
+
+/// Two endpoints of the service of this name.
+fn slice(service: &str, i: usize) -> Value {
+    let (a, b) = (i / 250, i % 250 + 1);
+    let meta = json!({"name": format!("{service}-a"), "namespace": "default", "uid": format!("e-{i}"), "resourceVersion": "1",
+        "labels": {"kubernetes.io/service-name": service}});
+    let one = |n: u8| json!({"addresses": [format!("10.{n}.{a}.{b}")], "conditions": {"ready": true}});
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [one(200), one(201)]})
 }
