@@ -1,17 +1,19 @@
 //! What running pods needs of the machine itself: kernel modules and forwarding, now and after a boot.
 //!
 //! Every change is written down before it is made, in a file outside any lab, so that [`Changes::restore`]
-//! can take it back after whatever happened in between. What is fine already is left alone, as are
+//! can take it back after whatever happened in between. Labs share that file and take turns at it. What is fine already is left alone, as are
 //! modules that the kernel has built in.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const RECORD: &str = "/var/lib/longshore-lab/changes.json";
+/// A directory that stays: a lock on it leaves nothing behind.
+const TURN: &str = "/var/lib";
 
 /// Modules, and what exists once each is there.
 const MODULES: [(&str, Sign); 3] = [
@@ -62,8 +64,17 @@ impl Changes {
         }
     }
 
+    /// Waits until no other lab is at the record, and takes in what others wrote there.
+    fn turn(&mut self) -> Result<File> {
+        let turn = File::open(TURN).with_context(|| format!("cannot open {TURN}"))?;
+        turn.lock().with_context(|| format!("cannot lock {TURN}"))?;
+        *self = Changes::recorded()?;
+        Ok(turn)
+    }
+
     /// Loads the modules that are missing; returns their names.
     pub fn load_modules(&mut self) -> Result<Vec<&'static str>> {
+        let _turn = self.turn()?;
         let mut loaded = Vec::new();
         for (module, _) in MODULES.iter().filter(|(_, sign)| !sign.shows()) {
             self.modules.push((*module).to_owned());
@@ -76,6 +87,7 @@ impl Changes {
 
     /// Turns forwarding on, and has all of it come back at the next boot; returns what it changed.
     pub fn prepare_network(&mut self) -> Result<Vec<String>> {
+        let _turn = self.turn()?;
         let mut changed = Vec::new();
         for name in SYSCTLS {
             let path = sysctl(name);
@@ -97,6 +109,7 @@ impl Changes {
 
     /// Notes what sysctls are now, for someone else is about to set them.
     pub fn remember(&mut self, names: &[&str]) -> Result<()> {
+        let _turn = self.turn()?;
         for name in names {
             if let Ok(now) = fs::read_to_string(sysctl(name)) {
                 self.sysctls.entry((*name).to_owned()).or_insert_with(|| now.trim().to_owned());
@@ -140,7 +153,8 @@ impl Changes {
     }
 
     /// Takes everything back; returns what it did.
-    pub fn restore(self) -> Result<Vec<String>> {
+    pub fn restore(mut self) -> Result<Vec<String>> {
+        let _turn = self.turn()?;
         let mut done = Vec::new();
         for (path, before) in &self.files {
             match before {
